@@ -1,0 +1,1 @@
+"""Everything durable: tables, migrations, journal, ledger, reports."""

@@ -1,0 +1,350 @@
+"""All tables, in one place. No table name is written anywhere else.
+
+Money is BigInteger nano-USD, token and request counts BigInteger; times of the hierarchy are
+unix milliseconds (`*_at_ms`), window starts unix seconds. Deleting tombstones: rows that cost
+rows refer to are never removed, so every reference is a foreign key with RESTRICT unless the
+child has no meaning of its own.
+"""
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+# SQLite only autoincrements INTEGER primary keys.
+BigId = BigInteger().with_variant(Integer(), "sqlite")
+
+
+class Base(DeclarativeBase):
+    """Named constraints, so that migrations can drop what they made on every engine."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON, bytes: LargeBinary}  # noqa: RUF012
+
+
+def _id() -> Mapped[int]:
+    return mapped_column(BigId, primary_key=True, autoincrement=True)
+
+
+def _ref(target: str, **options: Any) -> Mapped[Any]:
+    return mapped_column(BigId, ForeignKey(target, ondelete="RESTRICT"), **options)
+
+
+# --- hierarchy -----------------------------------------------------------------------------
+
+
+class Organization(Base):
+    __tablename__ = "ai_organizations"
+    id: Mapped[int] = _id()
+    name: Mapped[str] = mapped_column(String(128), unique=True)
+    source: Mapped[str] = mapped_column(String(16))  # config | cli | api
+    created_at_ms: Mapped[int] = mapped_column(BigInteger)
+    tombstoned_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class Team(Base):
+    __tablename__ = "ai_teams"
+    __table_args__ = (UniqueConstraint("organization_id", "name"),)
+    id: Mapped[int] = _id()
+    organization_id: Mapped[int] = _ref("ai_organizations.id")
+    name: Mapped[str] = mapped_column(String(128))
+    source: Mapped[str] = mapped_column(String(16))
+    created_at_ms: Mapped[int] = mapped_column(BigInteger)
+    tombstoned_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class Project(Base):
+    __tablename__ = "ai_projects"
+    __table_args__ = (UniqueConstraint("team_id", "name"),)
+    id: Mapped[int] = _id()
+    team_id: Mapped[int] = _ref("ai_teams.id")
+    name: Mapped[str] = mapped_column(String(128))
+    source: Mapped[str] = mapped_column(String(16))
+    created_at_ms: Mapped[int] = mapped_column(BigInteger)
+    tombstoned_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class User(Base):
+    """A person or service inside an organization; also made by the first call that names one."""
+
+    __tablename__ = "ai_users"
+    __table_args__ = (UniqueConstraint("organization_id", "name"),)
+    id: Mapped[int] = _id()
+    organization_id: Mapped[int] = _ref("ai_organizations.id")
+    name: Mapped[str] = mapped_column(String(128))
+    email: Mapped[str] = mapped_column(String(254), default="")
+    source: Mapped[str] = mapped_column(String(16))  # config | cli | api | header
+    created_at_ms: Mapped[int] = mapped_column(BigInteger)
+    tombstoned_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class ApiKey(Base):
+    __tablename__ = "ai_api_keys"
+    id: Mapped[int] = _id()
+    name: Mapped[str] = mapped_column(String(128), unique=True)
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    hint: Mapped[str] = mapped_column(String(16), default="")  # last characters, for people
+    team_id: Mapped[int] = _ref("ai_teams.id", index=True)
+    project_id: Mapped[int | None] = _ref("ai_projects.id")
+    user_id: Mapped[int | None] = _ref("ai_users.id")
+    models: Mapped[list[Any]] = mapped_column(JSON, default=list)  # globs; empty = all
+    providers: Mapped[list[Any]] = mapped_column(JSON, default=list)
+    refusal_status: Mapped[int] = mapped_column(SmallInteger, default=0)
+    expires_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    revoked_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    source: Mapped[str] = mapped_column(String(16))
+    created_at_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+# --- budgets -------------------------------------------------------------------------------
+
+
+class Budget(Base):
+    """A limit on a scope for a period. Re-creating one revives its tombstone, spend included."""
+
+    __tablename__ = "ai_budgets"
+    __table_args__ = (UniqueConstraint("identity"),)
+    id: Mapped[int] = _id()
+    # scope path + unit + period + zone + anchors + filters: what makes two budgets the same one
+    identity: Mapped[str] = mapped_column(String(512))
+    scope_kind: Mapped[str] = mapped_column(String(16))
+    unit: Mapped[str] = mapped_column(String(16))  # usd | tokens | requests
+    limit_value: Mapped[int] = mapped_column(BigInteger)
+    period: Mapped[str] = mapped_column(String(16))
+    timezone: Mapped[str] = mapped_column(String(64), default="UTC")
+    week_start: Mapped[int] = mapped_column(SmallInteger, default=0)
+    month_day: Mapped[int] = mapped_column(SmallInteger, default=1)
+    models: Mapped[list[Any]] = mapped_column(JSON, default=list)
+    providers: Mapped[list[Any]] = mapped_column(JSON, default=list)
+    options: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)  # clamp, waits, alerts
+    source: Mapped[str] = mapped_column(String(16))
+    created_at_ms: Mapped[int] = mapped_column(BigInteger)
+    tombstoned_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class OrganizationBudget(Base):
+    __tablename__ = "ai_organization_budgets"
+    budget_id: Mapped[int] = _ref("ai_budgets.id", primary_key=True)
+    organization_id: Mapped[int] = _ref("ai_organizations.id", index=True)
+
+
+class TeamBudget(Base):
+    __tablename__ = "ai_team_budgets"
+    budget_id: Mapped[int] = _ref("ai_budgets.id", primary_key=True)
+    team_id: Mapped[int] = _ref("ai_teams.id", index=True)
+
+
+class ProjectBudget(Base):
+    __tablename__ = "ai_project_budgets"
+    budget_id: Mapped[int] = _ref("ai_budgets.id", primary_key=True)
+    project_id: Mapped[int] = _ref("ai_projects.id", index=True)
+
+
+class UserBudget(Base):
+    __tablename__ = "ai_user_budgets"
+    budget_id: Mapped[int] = _ref("ai_budgets.id", primary_key=True)
+    user_id: Mapped[int] = _ref("ai_users.id", index=True)
+
+
+class KeyBudget(Base):
+    __tablename__ = "ai_key_budgets"
+    budget_id: Mapped[int] = _ref("ai_budgets.id", primary_key=True)
+    key_id: Mapped[int] = _ref("ai_api_keys.id", index=True)
+
+
+# --- the ledger (protocol section 2) --------------------------------------------------------
+
+
+class Window(Base):
+    __tablename__ = "ai_budget_windows"
+    __table_args__ = (
+        UniqueConstraint("budget_id", "starts_at"),
+        CheckConstraint("committed >= 0", name="committed"),
+        CheckConstraint("overage >= 0", name="overage"),
+    )
+    id: Mapped[int] = _id()
+    budget_id: Mapped[int] = _ref("ai_budgets.id")
+    starts_at: Mapped[int] = mapped_column(BigInteger)  # unix seconds
+    committed: Mapped[int] = mapped_column(BigInteger, default=0)
+    overage: Mapped[int] = mapped_column(BigInteger, default=0)
+    extra: Mapped[int] = mapped_column(BigInteger, default=0)  # temporary raise of the limit
+
+
+class Epoch(Base):
+    """One life of one control. Epoch 0 belongs to no host: it takes adjustments."""
+
+    __tablename__ = "ai_control_epochs"
+    id: Mapped[int] = _id()
+    host_id: Mapped[str] = mapped_column(String(64))
+    boot_id: Mapped[str] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(8))  # open | lost | closed
+    opened_at_ms: Mapped[int] = mapped_column(BigInteger)
+    seen_at_ms: Mapped[int] = mapped_column(BigInteger)  # the database's clock
+
+
+class Lease(Base):
+    __tablename__ = "ai_budget_leases"
+    __table_args__ = (CheckConstraint("spent <= granted", name="spent"),)
+    window_id: Mapped[int] = _ref("ai_budget_windows.id", primary_key=True)
+    epoch_id: Mapped[int] = _ref("ai_control_epochs.id", primary_key=True, index=True)
+    granted: Mapped[int] = mapped_column(BigInteger, default=0)
+    spent: Mapped[int] = mapped_column(BigInteger, default=0)
+    wanted: Mapped[int] = mapped_column(BigInteger, default=0)
+    ticket: Mapped[int] = mapped_column(BigInteger, default=0)
+
+
+class JournalOffset(Base):
+    __tablename__ = "ai_journal_offsets"
+    journal_id: Mapped[bytes] = mapped_column(LargeBinary(16), primary_key=True)
+    epoch_id: Mapped[int] = _ref("ai_control_epochs.id", index=True)
+    segment: Mapped[int] = mapped_column(Integer, default=0)
+    offset: Mapped[int] = mapped_column(BigInteger, default=0)
+    finished: Mapped[bool] = mapped_column(default=False)
+    truncated: Mapped[bool] = mapped_column(default=False)
+
+
+class ChargeSet(Base):
+    """A distinct set of windows that rows were charged to."""
+
+    __tablename__ = "ai_charge_sets"
+    id: Mapped[int] = _id()
+    digest: Mapped[str] = mapped_column(String(64), unique=True)  # sha256 of the sorted window ids
+
+
+class ChargeSetWindow(Base):
+    __tablename__ = "ai_charge_set_windows"
+    charge_set_id: Mapped[int] = mapped_column(
+        BigId, ForeignKey("ai_charge_sets.id", ondelete="CASCADE"), primary_key=True
+    )
+    window_id: Mapped[int] = _ref("ai_budget_windows.id", primary_key=True, index=True)
+
+
+# --- prices --------------------------------------------------------------------------------
+
+
+class PriceVersion(Base):
+    """A price version rows were priced with: a table file plus overlays; never changed."""
+
+    __tablename__ = "ai_price_versions"
+    id: Mapped[int] = _id()
+    version: Mapped[str] = mapped_column(String(96), unique=True)
+    table_id: Mapped[str] = mapped_column(String(96))
+    sha256: Mapped[str] = mapped_column(String(64))
+    source: Mapped[str] = mapped_column(String(128))
+    effective_from: Mapped[str] = mapped_column(String(32))
+    overlays: Mapped[list[Any]] = mapped_column(JSON, default=list)
+    created_at_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class ModelCost(Base):
+    """A price entry that rows refer to: its prices as they were, so rows can be re-computed."""
+
+    __tablename__ = "ai_provider_model_costs"
+    __table_args__ = (UniqueConstraint("price_version_id", "model"),)
+    id: Mapped[int] = _id()
+    price_version_id: Mapped[int] = _ref("ai_price_versions.id")
+    model: Mapped[str] = mapped_column(String(256))  # provider/model, the entry's key
+    entry: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+# --- cost rows -----------------------------------------------------------------------------
+
+
+class UsageCost(Base):
+    """One call, append-only. A correction is another row that names the one it adjusts."""
+
+    __tablename__ = "ai_usage_costs"
+    __table_args__ = (
+        Index("ix_ai_usage_costs_at", "at_ms"),
+        Index("ix_ai_usage_costs_key_at", "key_id", "at_ms"),
+    )
+    call_id: Mapped[bytes] = mapped_column(LargeBinary(16), primary_key=True)  # UUIDv7
+    at_ms: Mapped[int] = mapped_column(BigInteger)
+    key_id: Mapped[int] = _ref("ai_api_keys.id")
+    organization_id: Mapped[int] = _ref("ai_organizations.id")
+    team_id: Mapped[int] = _ref("ai_teams.id")
+    project_id: Mapped[int | None] = _ref("ai_projects.id")
+    user_id: Mapped[int | None] = _ref("ai_users.id")
+    charge_set_id: Mapped[int | None] = _ref("ai_charge_sets.id")  # None: no budget applied
+    adjusts: Mapped[bytes | None] = mapped_column(
+        LargeBinary(16), ForeignKey("ai_usage_costs.call_id", ondelete="RESTRICT")
+    )
+    provider: Mapped[str] = mapped_column(String(64))
+    model: Mapped[str] = mapped_column(String(256))  # as requested
+    route: Mapped[str] = mapped_column(String(64))
+    stream: Mapped[bool]
+    http_status: Mapped[int] = mapped_column(SmallInteger)
+    ending: Mapped[str] = mapped_column(String(16))
+    usage_source: Mapped[str] = mapped_column(String(12))
+    input_tokens: Mapped[int] = mapped_column(BigInteger)
+    cache_read_tokens: Mapped[int] = mapped_column(BigInteger)
+    cache_write_tokens: Mapped[int] = mapped_column(BigInteger)
+    output_tokens: Mapped[int] = mapped_column(BigInteger)
+    reasoning_tokens: Mapped[int] = mapped_column(BigInteger)
+    usage: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # Usage.as_dict(), whole
+    price_id: Mapped[int | None] = _ref("ai_provider_model_costs.id")  # None: not priced
+    cost_nano: Mapped[int] = mapped_column(BigInteger)
+    cost_items: Mapped[list[Any] | None] = mapped_column(JSON)
+    hold_nano: Mapped[int] = mapped_column(BigInteger)
+    charged_tokens: Mapped[int] = mapped_column(BigInteger)  # to budgets in tokens
+    charged_requests: Mapped[int] = mapped_column(SmallInteger)  # to budgets in requests
+    duration_ms: Mapped[int] = mapped_column(Integer)
+    first_byte_ms: Mapped[int] = mapped_column(Integer)
+    client_retry: Mapped[int] = mapped_column(SmallInteger)
+    flags: Mapped[int] = mapped_column(SmallInteger)
+    error: Mapped[str] = mapped_column(String(64))
+    response_id: Mapped[str] = mapped_column(String(128))
+    tags: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+
+
+class CostAnalytics(Base):
+    """Hourly rollup, maintained in the flush transaction; one shard per host, no shared row."""
+
+    __tablename__ = "ai_cost_analytics"
+    __table_args__ = (Index("ix_ai_cost_analytics_hour", "hour"),)
+    # hour:host:key:project:user:provider:model, because unique keys do not hold over NULLs
+    shard: Mapped[str] = mapped_column(String(512), primary_key=True)
+    hour: Mapped[int] = mapped_column(BigInteger)  # unix hours
+    host_id: Mapped[str] = mapped_column(String(64))
+    key_id: Mapped[int] = _ref("ai_api_keys.id")
+    organization_id: Mapped[int] = _ref("ai_organizations.id")
+    team_id: Mapped[int] = _ref("ai_teams.id")
+    project_id: Mapped[int | None] = _ref("ai_projects.id")
+    user_id: Mapped[int | None] = _ref("ai_users.id")
+    provider: Mapped[str] = mapped_column(String(64))
+    model: Mapped[str] = mapped_column(String(256))
+    calls: Mapped[int] = mapped_column(BigInteger)
+    input_tokens: Mapped[int] = mapped_column(BigInteger)
+    cache_read_tokens: Mapped[int] = mapped_column(BigInteger)
+    cache_write_tokens: Mapped[int] = mapped_column(BigInteger)
+    output_tokens: Mapped[int] = mapped_column(BigInteger)
+    reasoning_tokens: Mapped[int] = mapped_column(BigInteger)
+    cost_nano: Mapped[int] = mapped_column(BigInteger)
+
+
+class Revision(Base):
+    """One row: bumped by every change of keys, budgets or prices, so that control notices."""
+
+    __tablename__ = "ai_revisions"
+    id: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    revision: Mapped[int] = mapped_column(BigInteger)

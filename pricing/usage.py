@@ -1,0 +1,83 @@
+"""Canonical usage of one call, and what bounds it before the call runs.
+
+`input_tokens` is everything the provider counts as input, cached tokens included;
+`output_tokens` everything generated, reasoning included. The other token counts are parts of
+these two. `units` counts what is priced outside tokens. Providers' meters normalise to this.
+"""
+
+from dataclasses import dataclass, field, fields
+
+
+@dataclass(slots=True)
+class Usage:
+    """Counts reported (or estimated) for one call. Unknown usage is `None`, never `Usage()`."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0  # part of input
+    cache_write_tokens: int = 0  # part of input, every time to live
+    cache_write_1h_tokens: int = 0  # part of cache_write_tokens
+    reasoning_tokens: int = 0  # part of output
+    input_audio_tokens: int = 0  # part of input
+    cache_read_audio_tokens: int = 0  # part of cache_read_tokens and of input_audio_tokens
+    output_audio_tokens: int = 0  # part of output
+    input_image_tokens: int = 0  # part of input
+    cache_read_image_tokens: int = 0  # part of cache_read_tokens and of input_image_tokens
+    output_image_tokens: int = 0  # part of output
+    input_video_tokens: int = 0  # part of input
+    units: dict[str, int] = field(default_factory=dict)  # "web_search": 3, "image": 1, ...
+    service_tier: str = ""  # as echoed in the reply: "flex", "priority", "batch", ...; "" standard
+    inference_geo: str = ""
+    speed: str = ""
+    # Passes billed on top of the counts above, each at its own model ("" = the call's model).
+    passes: tuple[tuple[str, "Usage"], ...] = ()
+    provider_cost_nano: int | None = None  # the provider's own figure, where it gives one
+
+    def as_dict(self) -> dict[str, object]:
+        """The fields that differ from their defaults, JSON-ready; `from_dict` is the inverse."""
+        out: dict[str, object] = {}
+        for name, default in _DEFAULTS:
+            value = getattr(self, name)
+            if value != default:
+                out[name] = value
+        if self.units:
+            out["units"] = dict(self.units)
+        if self.passes:
+            out["passes"] = [[model, usage.as_dict()] for model, usage in self.passes]
+        return out
+
+    @classmethod
+    def from_dict(cls, data: dict[str, object]) -> "Usage":
+        """Build from `as_dict` output. Raises TypeError on an unknown field."""
+        data = dict(data)
+        passes = data.pop("passes", ())
+        usage = cls(**data)  # type: ignore[arg-type]
+        usage.passes = tuple((model, cls.from_dict(part)) for model, part in passes)  # type: ignore[attr-defined]
+        return usage
+
+    @property
+    def total_tokens(self) -> int:
+        """Input plus output, passes billed on top included: what token budgets are charged."""
+        total = self.input_tokens + self.output_tokens
+        for _, part in self.passes:
+            total += part.total_tokens
+        return total
+
+
+_DEFAULTS = tuple((f.name, f.default) for f in fields(Usage) if f.name not in ("units", "passes"))
+
+
+@dataclass(slots=True)
+class RequestSize:
+    """What a request says about the most it can use; the input of a ceiling (docs: ceilings)."""
+
+    body_bytes: int
+    output_limit: int | None = None  # the request's own limit on output tokens, per choice
+    choices: int = 1  # n / candidateCount / best_of: replies generated for one request
+    inputs: int = 1  # independent inputs (embeddings): the window bounds each of them
+    inline_images: int = 0  # images inside the body: tokens follow pixels, not bytes
+    windowed: bool = False  # content that is not inline: only the context window bounds it
+    tool_windows: int = 0  # server-side tools: context windows to hold (0 = no such tool)
+    web_searches: int = 0  # the most billable searches the request allows
+    generates: bool = True  # False: embeddings, moderations, counts (no output tokens)
+    service_tier: str = ""  # as requested; a ceiling takes the dearest tier that may apply

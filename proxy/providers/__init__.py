@@ -1,0 +1,1 @@
+"""One file per provider dialect: routes, request facts, meter, error body."""

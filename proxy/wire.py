@@ -1,0 +1,213 @@
+"""The messages between the planes (protocol section 4), and what carries them.
+
+Money is sent as totals, not increments, so a repeated message does no harm. A channel is
+ordered. Both ends take it as a parameter: a Unix socket in production, a pair of queues when
+both planes run in one process, a simulated one in the simulation.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from msgspec import Struct
+
+from db.journal_records import Window
+
+PROTOCOL_VERSION = 1
+
+
+# --- what a snapshot holds -----------------------------------------------------------------
+
+
+class KeyEntry(Struct, array_like=True, frozen=True):
+    """An API key and the place in the hierarchy its calls are charged to."""
+
+    id: int
+    sha256: str  # hex
+    name: str
+    organization_id: int
+    organization: str
+    team_id: int
+    team: str
+    project_id: int = 0  # 0: none
+    project: str = ""
+    user: str = ""  # bound user; "" = none, `x-tollkeeper-user` may name one
+    expires_at: int = 0  # unix seconds; 0 = never
+    revoked: bool = False
+    models: tuple[str, ...] = ()  # globs; empty = all
+    providers: tuple[str, ...] = ()
+    refusal_status: int = 0  # 0 = the provider's
+
+
+class ProjectEntry(Struct, array_like=True, frozen=True):
+    """A project `x-tollkeeper-project` may name."""
+
+    id: int
+    team_id: int
+    name: str
+
+
+class BudgetEntry(Struct, array_like=True, frozen=True):
+    """A budget. `scope` is its path, e.g. "team/acme/search"; the kind is its first part."""
+
+    id: int
+    scope: str
+    unit: str  # "usd" (nano-USD), "tokens", "requests"
+    limit: int
+    period: str
+    timezone: str = "UTC"
+    week_start: int = 0  # Monday
+    month_day: int = 1
+    models: tuple[str, ...] = ()
+    providers: tuple[str, ...] = ()
+    clamp: bool = True
+    clamp_share: float = 0.125
+    clamp_min_tokens: int = 1024
+    hold_wait_ms: int = 2000
+    server_tool_passes: int = 4
+    learned: bool = False
+
+
+class OverlayEntry(Struct, array_like=True, frozen=True):
+    provider: str
+    model: str
+    discount_percent: str
+    prices: dict[str, str]
+    max_input_tokens: int | None = None
+    max_output_tokens: int | None = None
+
+
+class PricesEntry(Struct, array_like=True, frozen=True):
+    """The price version in force: a table file and the overlays that make it this version."""
+
+    version: str
+    table_path: str
+    table_sha256: str
+    overlays: tuple[OverlayEntry, ...] = ()
+    unpriced: str = "block"
+    unpriced_atto_per_token: int = 0
+
+
+class ProviderEntry(Struct, array_like=True, frozen=True):
+    name: str
+    dialect: str
+    base_url: str
+    api_key: str  # "client" = forward the caller's own
+    api_key_header: str
+    prices: str  # provider name in the price table, or "free"
+    clamp_field: str = ""
+    allow_unmetered: bool = False
+    inject_usage: bool = True
+    refusal_status: int = 429
+
+
+class Settings(Struct, array_like=True, frozen=True):
+    """What a worker needs of the configuration besides the above."""
+
+    max_body_bytes: int = 100 * 2**20
+    max_concurrency: int = 1000
+    connect_timeout_s: float = 10
+    first_byte_timeout_s: float = 600
+    idle_timeout_s: float = 600
+    drain_s: float = 30
+    flush_interval_ms: int = 100
+    on_ledger_outage: str = "block"
+    on_disconnect: str = "cancel"
+    log_calls: bool = True
+
+
+# --- messages ------------------------------------------------------------------------------
+
+
+class Hello(Struct, array_like=True, tag="hello"):
+    """worker -> control, first: the journal is created, locked and renamed."""
+
+    journal_id: bytes
+    pid: int
+    version: int = PROTOCOL_VERSION
+
+
+class Snapshot(Struct, array_like=True, tag="snapshot"):
+    """control -> worker: everything a worker knows. The first one opens the doors."""
+
+    revision: int
+    epoch_id: int
+    keys: tuple[KeyEntry, ...]
+    projects: tuple[ProjectEntry, ...]
+    budgets: tuple[BudgetEntry, ...]
+    prices: PricesEntry
+    providers: tuple[ProviderEntry, ...]
+    settings: Settings
+
+
+class Ack(Struct, array_like=True, tag="ack"):
+    """worker -> control: a revision is in force here."""
+
+    revision: int
+
+
+class Room(Struct, array_like=True):
+    """What a worker is told of a window besides its own slice."""
+
+    window: Window
+    limit: int
+    spent: int  # drained into the ledger, all leases
+    committed: int  # granted to anybody
+    free: int  # limit - committed + control's pool: what could still be granted
+    scarce: bool = False  # somebody waits: nobody is granted ahead, free money goes back
+
+
+class Slices(Struct, array_like=True, tag="slices"):
+    """control -> worker: totals granted since hello, per window, and what is known of them."""
+
+    granted: list[tuple[Window, int]]
+    room: list[Room]
+    answered: list[bytes] = []  # wants this message is the answer to (granted or not)
+
+
+class SliceStatus(Struct, array_like=True):
+    window: Window
+    returned_total: int
+    used: int
+    held: int
+    burn: int  # charged since the last status
+
+
+class Status(Struct, array_like=True, tag="status"):
+    """worker -> control, each flush interval, and at once for a scarce window."""
+
+    slices: list[SliceStatus]
+    metrics: bytes = b""  # encoded counters of this worker, totals
+
+
+class Want(Struct, array_like=True, tag="want"):
+    """worker -> control: a call does not fit in the slices. `amounts` is what is lacking."""
+
+    call_id: bytes
+    amounts: list[tuple[Window, int]]
+    deadline_ms: int  # unix milliseconds
+
+
+class Unwant(Struct, array_like=True, tag="unwant"):
+    """worker -> control: the call was admitted, refused, or its client went away."""
+
+    call_id: bytes
+
+
+class Drain(Struct, array_like=True, tag="drain"):
+    """control -> worker: stop accepting, finish what is in flight, journal CLOSE, exit."""
+
+
+Message = Hello | Snapshot | Ack | Slices | Status | Want | Unwant | Drain
+
+
+class Channel(Protocol):
+    """One end of an ordered, reliable connection between a worker and its control."""
+
+    def start(self, on_message: Callable[[Message], None], on_close: Callable[[], None]) -> None:
+        """Begin delivery. `on_close` is called once, when the other end is gone."""
+
+    def send(self, message: Message) -> None:
+        """Queue a message; dropped silently once the other end is gone."""
+
+    def close(self) -> None:
+        """Close this end."""
