@@ -1,0 +1,84 @@
+"""Which provider a path belongs to: `/{provider}/...`, or a bare SDK path (no prefix)."""
+
+from dataclasses import dataclass
+
+from proxy.errors import Refusal
+
+_GEMINI_PREFIXES = (b"/v1beta", b"/upload/", b"/v1/interactions", b"/v1/cachedContents")
+_ANTHROPIC_PREFIXES = (b"/v1/messages", b"/v1/complete")
+# A final `:verb` is Gemini's; other ids with a colon (fine-tuned OpenAI models) are not verbs.
+_GEMINI_VERBS = frozenset(
+    [
+        b"generateContent",
+        b"streamGenerateContent",
+        b"embedContent",
+        b"batchEmbedContents",
+        b"asyncBatchEmbedContent",
+        b"batchGenerateContent",
+        b"countTokens",
+        b"computeTokens",
+        b"generateMessage",
+        b"generateText",
+        b"predict",
+        b"predictLongRunning",
+        b"rawPredict",
+        b"streamRawPredict",
+    ]
+)
+
+
+@dataclass(slots=True, frozen=True)
+class Destination:
+    """A configured provider's name and the raw path below its prefix."""
+
+    provider: str
+    path: bytes
+
+
+def destination(
+    raw_path: bytes, query: bytes, headers: list[tuple[bytes, bytes]], providers: frozenset[bytes]
+) -> Destination:
+    """Find the provider. `providers` are the configured names.
+
+    Raises Refusal `unknown_route` or `unknown_provider`, naming the prefixes that exist.
+    """
+    name, slash, rest = raw_path[1:].partition(b"/")
+    if name in providers and not (name == b"openai" and rest.startswith(b"deployments/")):
+        return Destination(name.decode("ascii"), slash + rest)
+    bare = _bare(raw_path, query, headers)
+    if bare is None:
+        raise Refusal(
+            "unknown_route",
+            f"No provider answers to this path. Put one of these in front: {_prefixes(providers)}.",
+        )
+    if bare not in providers:
+        raise Refusal(
+            "unknown_provider",
+            f"This path belongs to the provider '{bare.decode()}', which is not configured. "
+            f"Configured: {_prefixes(providers)}.",
+        )
+    return Destination(bare.decode("ascii"), raw_path)
+
+
+def _bare(path: bytes, query: bytes, headers: list[tuple[bytes, bytes]]) -> bytes | None:
+    """The provider whose SDKs send this path to a base URL without a prefix."""
+    if path.startswith(b"/openai/deployments/"):
+        return b"azure"
+    if path.startswith(_ANTHROPIC_PREFIXES):
+        return b"anthropic"
+    if path.startswith(_GEMINI_PREFIXES) or path[path.rfind(b":") + 1 :] in _GEMINI_VERBS:
+        return b"gemini"
+    if not path.startswith(b"/v1/"):
+        return None
+    for name, _ in headers:
+        if name == b"anthropic-version":
+            return b"anthropic"
+        if name == b"x-goog-api-key":
+            return b"gemini"
+    if query.startswith(b"key=") or b"&key=" in query:
+        return b"gemini"
+    return b"openai"
+
+
+def _prefixes(providers: frozenset[bytes]) -> str:
+    return ", ".join(sorted(f"/{name.decode()}/" for name in providers)) or "none configured"
