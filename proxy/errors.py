@@ -43,14 +43,13 @@ class Refusal(Exception):
     message: str
     details: dict[str, object] = field(default_factory=dict)
     retry_after_s: int | None = None  # 1 to 60, only on errors that are not final
-    status_override: int | None = None  # `refusal_status: 402` per provider or key
 
     def __post_init__(self) -> None:
         assert self.code in CODES, self.code
 
     @property
     def status(self) -> int:
-        return self.status_override or CODES[self.code][0]
+        return CODES[self.code][0]
 
     @property
     def final(self) -> bool:

@@ -34,6 +34,7 @@ class Facts:
     reasoning: bool = False  # a reasoning model or reasoning asked for: clamps no lower than 4,096
     wants_usage_chunk: bool = True  # False: the client did not ask for the extra usage chunk
     provider_options: dict[str, str] = field(default_factory=dict)  # "speed", "inference_geo", ...
+    clamp_floor: int = 0  # the API rejects an output limit below this (thinking budgets)
 
 
 @dataclass(slots=True)
@@ -51,6 +52,8 @@ class Reading:
 
 class Meter(Protocol):
     """Reads usage off one reply. Never raises on provider nonsense: it just reads nothing."""
+
+    ended: bool  # the dialect's last event has been fed: the client may take the reply as whole
 
     def feed(self, data: bytes) -> bytes:
         """Take the next decoded body bytes; return the bytes to pass to the client.
