@@ -27,7 +27,7 @@ SCRIPT_LINES_MAX = 20
 # What a worker has no use for, and would pay for in memory and start-up time.
 HEAVY = {"aiosqlite", "alembic", "asyncpg", "click", "httpx", "litellm", "rich", "sqlalchemy"}
 SHARED = r"proxy\.(wire|config|scopes|windows|errors)"  # modules of proxy/ for both planes
-WIRING = r"proxy/(app|cli\w*|__main__)\.py|proxy/demo/.*"
+WIRING = r"proxy/(app|cli(_\w+)?|__main__)\.py|proxy/demo/.*"
 
 # files, modules of ours they may import, other packages they may import; the first match decides
 IMPORT_RULES = [
@@ -38,7 +38,7 @@ IMPORT_RULES = [
     (r"proxy/control/.*", rf"(pricing|db|proxy\.control)\b.*|{SHARED}", r"(?!litellm|click).*"),
     (
         r"proxy/(providers/.*|[^/]*)",  # the data plane
-        r"pricing\b.*|db\.journal\w*|proxy(?!\.(control|demo|app|cli)).*",
+        r"pricing\b.*|db\.journal\w*|proxy(?!\.(control|demo|app|cli(_\w+)?)\b).*",
         rf"(?!({'|'.join(sorted(HEAVY))})$).*",
     ),
 ]
@@ -132,6 +132,10 @@ def test_import_directions(path: Path) -> None:
         ("proxy/control/leases.py", "proxy.wire", True),
         ("proxy/app.py", "proxy.control.leases", True),
         ("proxy/app.py", "litellm", False),
+        ("proxy/server.py", "proxy.client", True),
+        ("proxy/client.py", "click", False),
+        ("proxy/client.py", "proxy.cli_report", False),
+        ("proxy/cli_report.py", "rich", True),
     ],
 )
 def test_import_rules_mean_what_they_say(file: str, target: str, allowed: bool) -> None:
