@@ -20,11 +20,14 @@ from sqlalchemy import (
     SmallInteger,
     String,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # SQLite only autoincrements INTEGER primary keys.
 BigId = BigInteger().with_variant(Integer(), "sqlite")
+# None is SQL NULL: the default would store the JSON value null, which IS NULL does not find.
+Json = JSON(none_as_null=True)
 
 
 class Base(DeclarativeBase):
@@ -39,7 +42,7 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON, bytes: LargeBinary}  # noqa: RUF012
+    type_annotation_map = {dict[str, Any]: Json, list[Any]: Json, bytes: LargeBinary}  # noqa: RUF012
 
 
 def _id() -> Mapped[int]:
@@ -104,11 +107,11 @@ class ApiKey(Base):
     name: Mapped[str] = mapped_column(String(128), unique=True)
     sha256: Mapped[str] = mapped_column(String(64), unique=True)
     hint: Mapped[str] = mapped_column(String(16), default="")  # last characters, for people
-    team_id: Mapped[int] = _ref("ai_teams.id", index=True)
+    team_id: Mapped[int] = _ref("ai_teams.id")
     project_id: Mapped[int | None] = _ref("ai_projects.id")
     user_id: Mapped[int | None] = _ref("ai_users.id")
-    models: Mapped[list[Any]] = mapped_column(JSON, default=list)  # globs; empty = all
-    providers: Mapped[list[Any]] = mapped_column(JSON, default=list)
+    models: Mapped[list[Any]] = mapped_column(Json, default=list)  # globs; empty = all
+    providers: Mapped[list[Any]] = mapped_column(Json, default=list)
     refusal_status: Mapped[int] = mapped_column(SmallInteger, default=0)
     expires_at_ms: Mapped[int | None] = mapped_column(BigInteger)
     revoked_at_ms: Mapped[int | None] = mapped_column(BigInteger)
@@ -134,9 +137,9 @@ class Budget(Base):
     timezone: Mapped[str] = mapped_column(String(64), default="UTC")
     week_start: Mapped[int] = mapped_column(SmallInteger, default=0)
     month_day: Mapped[int] = mapped_column(SmallInteger, default=1)
-    models: Mapped[list[Any]] = mapped_column(JSON, default=list)
-    providers: Mapped[list[Any]] = mapped_column(JSON, default=list)
-    options: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)  # clamp, waits, alerts
+    models: Mapped[list[Any]] = mapped_column(Json, default=list)
+    providers: Mapped[list[Any]] = mapped_column(Json, default=list)
+    options: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)  # clamp, waits, alerts
     source: Mapped[str] = mapped_column(String(16))
     created_at_ms: Mapped[int] = mapped_column(BigInteger)
     tombstoned_at_ms: Mapped[int | None] = mapped_column(BigInteger)
@@ -145,31 +148,31 @@ class Budget(Base):
 class OrganizationBudget(Base):
     __tablename__ = "ai_organization_budgets"
     budget_id: Mapped[int] = _ref("ai_budgets.id", primary_key=True)
-    organization_id: Mapped[int] = _ref("ai_organizations.id", index=True)
+    organization_id: Mapped[int] = _ref("ai_organizations.id")
 
 
 class TeamBudget(Base):
     __tablename__ = "ai_team_budgets"
     budget_id: Mapped[int] = _ref("ai_budgets.id", primary_key=True)
-    team_id: Mapped[int] = _ref("ai_teams.id", index=True)
+    team_id: Mapped[int] = _ref("ai_teams.id")
 
 
 class ProjectBudget(Base):
     __tablename__ = "ai_project_budgets"
     budget_id: Mapped[int] = _ref("ai_budgets.id", primary_key=True)
-    project_id: Mapped[int] = _ref("ai_projects.id", index=True)
+    project_id: Mapped[int] = _ref("ai_projects.id")
 
 
 class UserBudget(Base):
     __tablename__ = "ai_user_budgets"
     budget_id: Mapped[int] = _ref("ai_budgets.id", primary_key=True)
-    user_id: Mapped[int] = _ref("ai_users.id", index=True)
+    user_id: Mapped[int] = _ref("ai_users.id")
 
 
 class KeyBudget(Base):
     __tablename__ = "ai_key_budgets"
     budget_id: Mapped[int] = _ref("ai_budgets.id", primary_key=True)
-    key_id: Mapped[int] = _ref("ai_api_keys.id", index=True)
+    key_id: Mapped[int] = _ref("ai_api_keys.id")
 
 
 # --- the ledger (protocol section 2) --------------------------------------------------------
@@ -188,6 +191,8 @@ class Window(Base):
     committed: Mapped[int] = mapped_column(BigInteger, default=0)
     overage: Mapped[int] = mapped_column(BigInteger, default=0)
     extra: Mapped[int] = mapped_column(BigInteger, default=0)  # temporary raise of the limit
+    # committed - overage when the limit was last lowered below it (I1a); 0: it fitted
+    lowered_from: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
 class Epoch(Base):
@@ -252,7 +257,7 @@ class PriceVersion(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     source: Mapped[str] = mapped_column(String(128))
     effective_from: Mapped[str] = mapped_column(String(32))
-    overlays: Mapped[list[Any]] = mapped_column(JSON, default=list)
+    overlays: Mapped[list[Any]] = mapped_column(Json, default=list)
     created_at_ms: Mapped[int] = mapped_column(BigInteger)
 
 
@@ -264,19 +269,32 @@ class ModelCost(Base):
     id: Mapped[int] = _id()
     price_version_id: Mapped[int] = _ref("ai_price_versions.id")
     model: Mapped[str] = mapped_column(String(256))  # provider/model, the entry's key
-    entry: Mapped[dict[str, Any]] = mapped_column(JSON)
+    entry: Mapped[dict[str, Any]] = mapped_column(Json)
 
 
 # --- cost rows -----------------------------------------------------------------------------
 
 
 class UsageCost(Base):
-    """One call, append-only. A correction is another row that names the one it adjusts."""
+    """One call, append-only.
+
+    A correction is another row that names the call it adjusts (never another adjustment): its
+    counts, cost and charges are differences to be added, its `usage` and price are what the call
+    is now priced with, whole. So the sum of all rows is what was spent, and the sum over one
+    call is `cost(usage, price)` of its last row.
+    """
 
     __tablename__ = "ai_usage_costs"
     __table_args__ = (
         Index("ix_ai_usage_costs_at", "at_ms"),
         Index("ix_ai_usage_costs_key_at", "key_id", "at_ms"),
+        # the adjustments of a call; few rows are any
+        Index(
+            "ix_ai_usage_costs_adjusts",
+            "adjusts",
+            sqlite_where=text("adjusts IS NOT NULL"),
+            postgresql_where=text("adjusts IS NOT NULL"),
+        ),
     )
     call_id: Mapped[bytes] = mapped_column(LargeBinary(16), primary_key=True)  # UUIDv7
     at_ms: Mapped[int] = mapped_column(BigInteger)
@@ -301,10 +319,10 @@ class UsageCost(Base):
     cache_write_tokens: Mapped[int] = mapped_column(BigInteger)
     output_tokens: Mapped[int] = mapped_column(BigInteger)
     reasoning_tokens: Mapped[int] = mapped_column(BigInteger)
-    usage: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # Usage.as_dict(), whole
+    usage: Mapped[dict[str, Any] | None] = mapped_column(Json)  # Usage.as_dict(), whole
     price_id: Mapped[int | None] = _ref("ai_provider_model_costs.id")  # None: not priced
     cost_nano: Mapped[int] = mapped_column(BigInteger)
-    cost_items: Mapped[list[Any] | None] = mapped_column(JSON)
+    cost_items: Mapped[list[Any] | None] = mapped_column(Json)
     hold_nano: Mapped[int] = mapped_column(BigInteger)
     charged_tokens: Mapped[int] = mapped_column(BigInteger)  # to budgets in tokens
     charged_requests: Mapped[int] = mapped_column(SmallInteger)  # to budgets in requests
@@ -314,7 +332,7 @@ class UsageCost(Base):
     flags: Mapped[int] = mapped_column(SmallInteger)
     error: Mapped[str] = mapped_column(String(64))
     response_id: Mapped[str] = mapped_column(String(128))
-    tags: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    tags: Mapped[dict[str, Any] | None] = mapped_column(Json)
 
 
 class CostAnalytics(Base):
@@ -346,5 +364,5 @@ class Revision(Base):
     """One row: bumped by every change of keys, budgets or prices, so that control notices."""
 
     __tablename__ = "ai_revisions"
-    id: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    id: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
     revision: Mapped[int] = mapped_column(BigInteger)

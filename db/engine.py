@@ -1,0 +1,170 @@
+"""Opening the database: SQLite in a file (default) or PostgreSQL."""
+
+import os
+import sqlite3
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from db.errors import DatabaseUnusable
+
+BUSY_TIMEOUT_S = 10
+CONNECT_TIMEOUT_S = 10
+WAL_BYTES_MAX = 64 * 2**20
+SQLITE_MAGIC = b"SQLite format 3\0"
+DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+
+
+def open_engine(url: str, *, read_only: bool = False) -> AsyncEngine:
+    """An engine whose transactions are durable once committed.
+
+    On SQLite each transaction takes the write lock when it begins, so it never fails half-way
+    because another one wrote first; for reading use `reader(engine)`. A new file is made with
+    mode 0600. Raises DatabaseUnusable.
+    """
+    parsed = _parse(url)
+    if parsed.get_backend_name() == "sqlite":
+        return _open_sqlite(parsed, read_only)
+    return _open_postgresql(parsed, read_only)
+
+
+def reader(engine: AsyncEngine) -> AsyncEngine:
+    """The same engine for reading: one consistent snapshot per transaction, no writer blocked."""
+    if engine.dialect.name == "sqlite":
+        return engine.execution_options(sqlite_begin="BEGIN")
+    return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+async def ping(engine: AsyncEngine) -> None:
+    """Connect once. Raises DatabaseUnusable with one line that says why it did not work."""
+    try:
+        async with reader(engine).connect() as connection:
+            await connection.exec_driver_sql("SELECT 1")
+    except (SQLAlchemyError, sqlite3.Error, OSError) as exc:
+        reason = str(getattr(exc, "orig", None) or exc).strip().splitlines() or [repr(exc)]
+        raise DatabaseUnusable(f"database {_shown(engine.url)}: {reason[0]}") from exc
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as exc:
+        raise DatabaseUnusable(
+            "database url cannot be parsed; examples: sqlite+aiosqlite:///tollkeeper.db, "
+            "postgresql+asyncpg://user:password@host/name"
+        ) from exc
+    wanted = DRIVERS.get(parsed.get_backend_name())
+    if wanted is None:
+        raise DatabaseUnusable(
+            f"database {_shown(parsed)}: {parsed.drivername} is not supported; "
+            f"use {' or '.join(DRIVERS.values())}"
+        )
+    if parsed.drivername != wanted:
+        raise DatabaseUnusable(
+            f"database {_shown(parsed)}: write {wanted}:// instead of {parsed.drivername}://"
+        )
+    return parsed
+
+
+def _shown(url: URL) -> str:
+    return url.render_as_string(hide_password=True)
+
+
+# --- SQLite --------------------------------------------------------------------------------
+
+
+def _open_sqlite(url: URL, read_only: bool) -> AsyncEngine:
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        raise DatabaseUnusable(f"database {_shown(url)}: name a file; cost rows must survive")
+    path = Path(url.database).absolute()
+    if read_only:
+        _check_sqlite_file(path, os.R_OK)
+        url = url.set(database=path.as_uri(), query={"mode": "ro", "uri": "true"})
+    else:
+        _create_sqlite_file(path)
+        _check_sqlite_file(path, os.R_OK | os.W_OK)
+    engine = create_async_engine(
+        url, pool_size=4, max_overflow=4, connect_args={"timeout": BUSY_TIMEOUT_S}
+    )
+    pragmas = _sqlite_pragmas(read_only)
+    begin_default = "BEGIN" if read_only else "BEGIN IMMEDIATE"
+
+    def on_connect(connection: Any, _record: object) -> None:
+        # The driver must not begin transactions of its own: on_begin does.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in pragmas:
+            cursor.execute(pragma)
+        cursor.close()
+
+    def on_begin(connection: Connection) -> None:
+        options = connection.get_execution_options()
+        connection.exec_driver_sql(options.get("sqlite_begin", begin_default))
+
+    event.listen(engine.sync_engine, "connect", on_connect)
+    event.listen(engine.sync_engine, "begin", on_begin)
+    return engine
+
+
+def _sqlite_pragmas(read_only: bool) -> tuple[str, ...]:
+    if read_only:
+        return ("PRAGMA query_only=ON",)
+    return (
+        "PRAGMA journal_mode=WAL",
+        # One fsync per commit: a journal segment is deleted once its rows are committed.
+        "PRAGMA synchronous=FULL",
+        "PRAGMA foreign_keys=ON",
+        f"PRAGMA journal_size_limit={WAL_BYTES_MAX}",
+    )
+
+
+def _create_sqlite_file(path: Path) -> None:
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return
+    except OSError as exc:
+        raise DatabaseUnusable(f"database {path} cannot be created: {exc.strerror}") from exc
+
+
+def _check_sqlite_file(path: Path, access: int) -> None:
+    """Say now, in words, what SQLite would say later with `unable to open database file`."""
+    if not path.is_file():
+        what = "is not a file" if path.exists() else "does not exist"
+        raise DatabaseUnusable(f"database {path} {what}")
+    if not os.access(path, access):
+        verb = "written" if access & os.W_OK else "read"
+        raise DatabaseUnusable(f"database {path} cannot be {verb}: permission denied or read-only")
+    if access & os.W_OK and not os.access(path.parent, os.W_OK | os.X_OK):
+        raise DatabaseUnusable(
+            f"database {path}: directory {path.parent} cannot be written, "
+            "and SQLite keeps its write-ahead log there"
+        )
+    with path.open("rb") as file:
+        magic = file.read(len(SQLITE_MAGIC))
+    if magic and magic != SQLITE_MAGIC:
+        raise DatabaseUnusable(f"database {path} is not a SQLite database")
+
+
+# --- PostgreSQL ----------------------------------------------------------------------------
+
+
+def _open_postgresql(url: URL, read_only: bool) -> AsyncEngine:
+    if find_spec("asyncpg") is None:
+        raise DatabaseUnusable(
+            f"database {_shown(url)}: PostgreSQL needs asyncpg; install tollkeeper[postgres]"
+        )
+    settings = {"application_name": "tollkeeper", "synchronous_commit": "on"}
+    if read_only:
+        settings["default_transaction_read_only"] = "on"
+    return create_async_engine(
+        url,
+        pool_size=4,
+        max_overflow=8,
+        pool_pre_ping=True,
+        connect_args={"timeout": CONNECT_TIMEOUT_S, "server_settings": settings},
+    )
