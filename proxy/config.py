@@ -1,20 +1,50 @@
-"""The configuration: every key declared once, with type, default and help."""
+"""The configuration: every key declared once, with type, bounds and default.
 
-from msgspec import Struct
+`docs/configuration.md` explains each key; a test keeps the two together.
+"""
+
+from datetime import UTC, datetime, time
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from pricing.money import nano_from_usd
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Count = Annotated[int, Meta(ge=1)]
+Limit = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Seconds = Annotated[float, Meta(gt=0)]
+RefusalStatus = Literal[402, 429]
+Period = Literal[
+    "request", "minute", "hour", "day", "week", "month", "quarter", "year", "total"
+]  # fmt: skip
+Weekday = Literal[
+    "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"
+]  # fmt: skip
+WEEKDAYS: tuple[str, ...] = Weekday.__args__  # type: ignore[attr-defined]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. Every problem found, one line each, no secret in any."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
 
 
 class Server(Struct, forbid_unknown_fields=True, frozen=True):
     host: str = "127.0.0.1"
-    port: int = 4000
-    workers: int = 1
-    keep_alive_s: float = 75
-    max_body_mb: float = 100
-    max_header_kb: int = 64
-    max_concurrency: int = 1000
-    connect_timeout_s: float = 10
-    first_byte_timeout_s: float = 600
-    idle_timeout_s: float = 600
-    drain_s: float = 30
+    port: Port = 4000
+    workers: Annotated[int, Meta(ge=1, le=256)] = 1
+    keep_alive_s: Seconds = 75
+    max_body_mb: Annotated[float, Meta(gt=0, le=4096)] = 100
+    max_header_kb: Annotated[int, Meta(ge=1, le=1024)] = 64
+    max_concurrency: Count = 1000
+    connect_timeout_s: Seconds = 10
+    first_byte_timeout_s: Seconds = 600
+    idle_timeout_s: Seconds = 600
+    drain_s: Annotated[float, Meta(ge=0)] = 30
 
 
 class Database(Struct, forbid_unknown_fields=True, frozen=True):
@@ -23,15 +53,15 @@ class Database(Struct, forbid_unknown_fields=True, frozen=True):
 
 class Journal(Struct, forbid_unknown_fields=True, frozen=True):
     dir: str = "./journal"
-    sync: str = "os"  # os | batch | always
-    flush_interval_ms: int = 100
-    segment_mb: int = 64
-    keep_h: float = 24
+    sync: Literal["os", "batch", "always"] = "os"
+    flush_interval_ms: Annotated[int, Meta(ge=1, le=60_000)] = 100
+    segment_mb: Annotated[int, Meta(ge=1, le=4096)] = 64
+    keep_h: Annotated[float, Meta(ge=0)] = 24
 
 
 class Admin(Struct, forbid_unknown_fields=True, frozen=True):
     host: str = "127.0.0.1"
-    port: int = 4001
+    port: Port = 4001
     key: str = ""
 
 
@@ -42,12 +72,12 @@ class Overlay(Struct, forbid_unknown_fields=True, frozen=True):
     model: str = "*"
     discount_percent: str = "0"
     prices: dict[str, str] = {}  # price key -> USD per unit, as exact decimal text
-    max_input_tokens: int | None = None
-    max_output_tokens: int | None = None
+    max_input_tokens: Count | None = None
+    max_output_tokens: Count | None = None
 
 
 class Pricing(Struct, forbid_unknown_fields=True, frozen=True):
-    unpriced: str = "block"  # block | ceiling
+    unpriced: Literal["block", "ceiling"] = "block"
     table: str = ""  # id of a snapshot; "" = the newest that is effective
     unpriced_usd_per_mtok: str = ""  # declared ceiling rate for `unpriced: ceiling`
     overlays: list[Overlay] = []
@@ -55,14 +85,14 @@ class Pricing(Struct, forbid_unknown_fields=True, frozen=True):
 
 class Provider(Struct, forbid_unknown_fields=True, frozen=True):
     base_url: str = ""
-    dialect: str = ""  # openai | anthropic | gemini; "" = the provider's own name
+    dialect: Literal["", "openai", "anthropic", "gemini"] = ""  # "" = the provider's own name
     api_key: str = ""  # "client": forward the caller's own credential
     api_key_header: str = ""  # "" = the dialect's
     prices: str = ""  # price table provider name; "free"; "" = the provider's own name
     clamp_field: str = ""
     allow_unmetered: bool = False
     inject_usage: bool = True
-    refusal_status: int = 429
+    refusal_status: RefusalStatus = 429
 
 
 class Key(Struct, forbid_unknown_fields=True, frozen=True):
@@ -70,10 +100,10 @@ class Key(Struct, forbid_unknown_fields=True, frozen=True):
     key: str = ""
     key_sha256: str = ""
     user: str = ""
-    expires: str = ""
+    expires: str = ""  # a date (its last second, UTC) or a timestamp; "" = never
     models: list[str] = []
     providers: list[str] = []
-    refusal_status: int = 0
+    refusal_status: Literal[0, 402, 429] = 0  # 0 = the provider's
 
 
 class Project(Struct, forbid_unknown_fields=True, frozen=True):
@@ -97,26 +127,35 @@ class Organization(Struct, forbid_unknown_fields=True, frozen=True):
 class Budget(Struct, forbid_unknown_fields=True, frozen=True):
     # organization/ORG, team/ORG/TEAM, project/ORG/TEAM/PROJECT, user/ORG/USER, key/KEY
     scope: str
-    period: str = "month"  # request minute hour day week month quarter year total
-    limit_usd: str | float | int | None = None
-    limit_tokens: int | None = None
-    limit_requests: int | None = None
+    period: Period = "month"
+    limit_usd: str | float | int | None = None  # exact decimal text once loaded
+    limit_tokens: Limit | None = None
+    limit_requests: Limit | None = None
     timezone: str = "UTC"
-    week_start: str = "monday"
-    month_day: int = 1
+    week_start: Weekday = "monday"
+    month_day: Annotated[int, Meta(ge=1, le=28)] = 1
     models: list[str] = []  # globs; empty = all
     providers: list[str] = []
     clamp: bool = True
-    clamp_share: float = 0.125
-    clamp_min_tokens: int = 1024
-    hold: str = "ceiling"  # ceiling | learned
-    hold_wait_ms: int = 2000
-    server_tool_passes: int = 4
-    alert_at: list[float] = []
+    clamp_share: Annotated[float, Meta(gt=0, le=1)] = 0.125
+    clamp_min_tokens: Count = 1024
+    hold: Literal["ceiling", "learned"] = "ceiling"
+    hold_wait_ms: Annotated[int, Meta(ge=0, le=60_000)] = 2000
+    server_tool_passes: Count = 4
+    alert_at: list[Annotated[float, Meta(gt=0, le=1000)]] = []
+
+    def unit_and_limit(self) -> tuple[str, int]:
+        """("usd", nano-USD), ("tokens", n) or ("requests", n). A loaded budget has exactly one."""
+        if self.limit_usd is not None:
+            return "usd", nano_from_usd(Decimal(str(self.limit_usd)))
+        if self.limit_tokens is not None:
+            return "tokens", self.limit_tokens
+        assert self.limit_requests is not None
+        return "requests", self.limit_requests
 
 
 class Log(Struct, forbid_unknown_fields=True, frozen=True):
-    level: str = "info"
+    level: Literal["debug", "info", "warning", "error"] = "info"
     calls: bool = True
 
 
@@ -130,5 +169,16 @@ class Config(Struct, forbid_unknown_fields=True, frozen=True):
     organizations: dict[str, Organization] = {}
     budgets: list[Budget] = []
     log: Log = Log()
-    on_ledger_outage: str = "block"  # block | allow
-    on_disconnect: str = "cancel"  # cancel | drain
+    on_ledger_outage: Literal["block", "allow"] = "block"
+    on_disconnect: Literal["cancel", "drain"] = "cancel"
+
+
+def expires_at_ms(text: str) -> int:
+    """When a key ends, unix milliseconds: a date means its last moment, UTC unless it says.
+
+    Raises ValueError.
+    """
+    moment = datetime.fromisoformat(text)
+    if len(text) <= 10:
+        moment = datetime.combine(moment.date(), time.max)
+    return int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1000)
