@@ -118,8 +118,22 @@ class Settings(Struct, array_like=True, frozen=True):
 # --- messages ------------------------------------------------------------------------------
 
 
+class Welcome(Struct, array_like=True, tag="welcome"):
+    """control -> worker, first on every connection: what a worker needs to open its journal and
+    its server. Sent once the ledger is open and the epoch is registered."""
+
+    epoch_id: int
+    host_id: str
+    boot_id: str
+    journal_dir: str
+    journal_sync: str
+    segment_bytes: int
+    keep_alive_s: float = 75
+    header_bytes_max: int = 64 * 1024
+
+
 class Hello(Struct, array_like=True, tag="hello"):
-    """worker -> control, first: the journal is created, locked and renamed."""
+    """worker -> control, the answer to Welcome: the journal is created, locked and renamed."""
 
     journal_id: bytes
     pid: int
@@ -197,7 +211,7 @@ class Drain(Struct, array_like=True, tag="drain"):
     """control -> worker: stop accepting, finish what is in flight, journal CLOSE, exit."""
 
 
-Message = Hello | Snapshot | Ack | Slices | Status | Want | Unwant | Drain
+Message = Welcome | Hello | Snapshot | Ack | Slices | Status | Want | Unwant | Drain
 
 
 class Channel(Protocol):
