@@ -37,15 +37,16 @@ def request_head(
 ) -> bytes:
     """The head of the upstream request.
 
-    `credential` is a ready header line ("name: value"); `body_bytes` None means the client's own
+    `credential` is a ready header line ("name: value"), or empty; `body_bytes` None means the client's own
     framing is kept: its content-length, or chunked.
     """
     lines = [
         method.encode("ascii") + b" " + target + b" HTTP/1.1",
         b"host: " + host,
-        credential,
         b"accept-encoding: identity",
     ]
+    if credential:
+        lines.append(credential)
     named = connection_named(headers)
     for name, value in headers:
         if name in _DROPPED or name in named:
