@@ -1,0 +1,68 @@
+"""Usage split into disjoint buckets, each with one price."""
+
+from typing import NamedTuple
+
+from pricing.usage import Usage
+
+
+class Buckets(NamedTuple):
+    """Token counts that add up to input plus output. The order is that of `rates.Rates`."""
+
+    input: int
+    cache_read: int
+    cache_write: int
+    cache_write_1h: int
+    input_audio: int
+    input_image: int
+    input_video: int
+    cache_read_audio: int
+    cache_read_image: int
+    output: int
+    reasoning: int
+    output_audio: int
+    output_image: int
+
+
+NAMES = Buckets._fields
+
+
+def _part(count: int, limit: int) -> int:
+    """A reported part of a whole: providers do report parts larger than their whole."""
+    if count <= 0:
+        return 0
+    return count if count < limit else limit
+
+
+def split(usage: Usage) -> Buckets:
+    """Disjoint counts. Never negative, and they always sum to input plus output: what is
+    reported beyond a whole is cut, first reads from cache, then writes, audio, image, video."""
+    whole = usage.input_tokens if usage.input_tokens > 0 else 0
+    read = _part(usage.cache_read_tokens, whole)
+    write = _part(usage.cache_write_tokens, whole - read)
+    write_1h = _part(usage.cache_write_1h_tokens, write)
+    read_audio = _part(usage.cache_read_audio_tokens, read)
+    read_image = _part(usage.cache_read_image_tokens, read - read_audio)
+    fresh = whole - read - write
+    audio = _part(usage.input_audio_tokens - read_audio, fresh)
+    image = _part(usage.input_image_tokens - read_image, fresh - audio)
+    video = _part(usage.input_video_tokens, fresh - audio - image)
+
+    out = usage.output_tokens if usage.output_tokens > 0 else 0
+    out_audio = _part(usage.output_audio_tokens, out)
+    out_image = _part(usage.output_image_tokens, out - out_audio)
+    reasoning = _part(usage.reasoning_tokens, out - out_audio - out_image)
+    return Buckets(
+        fresh - audio - image - video,
+        read - read_audio - read_image,
+        write - write_1h,
+        write_1h,
+        audio,
+        image,
+        video,
+        read_audio,
+        read_image,
+        out - out_audio - out_image - reasoning,
+        reasoning,
+        out_audio,
+        out_image,
+    )

@@ -1,0 +1,70 @@
+"""What a call costs: exact, itemised, a pure function of usage and price."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from pricing.buckets import NAMES, split
+from pricing.ceiling import Ceiling, ceiling, ceiling_cost, ceiling_usage, output_limit_for
+from pricing.money import ATTO_PER_NANO, nano_from_atto
+from pricing.price import Price
+from pricing.rates import rates_for
+from pricing.usage import Usage
+
+__all__ = [
+    "Ceiling",
+    "Cost",
+    "Quote",
+    "ceiling",
+    "ceiling_cost",
+    "ceiling_usage",
+    "cost",
+    "output_limit_for",
+]
+
+Quote = Callable[[str], Price | None]  # the price of another model of the same provider
+Item = tuple[str, int, int]
+
+
+class Cost(NamedTuple):
+    """A cost in nano-USD and the items it is the sum of, rounded once, half to even.
+
+    An item is (name, count, atto-USD per unit); names are those of `buckets.Buckets`, of tools,
+    and `name@model` for a pass at another model.
+    """
+
+    nano: int
+    items: list[Item]
+
+
+def cost(usage: Usage, price: Price, quote: Quote | None = None) -> Cost:
+    """Price usage. `quote` finds the prices of passes billed at other models; a pass whose model
+    is unknown is priced like the call itself."""
+    if price.unpriced and usage.provider_cost_nano:
+        figure = usage.provider_cost_nano
+        return Cost(figure, [("provider_figure", figure, ATTO_PER_NANO)])
+    items: list[Item] = []
+    atto = _add(usage, price, "", items)
+    for model, part in usage.passes:
+        other = (quote(model) if quote and model else None) or price
+        atto += _add(part, other, f"@{model}" if model else "", items)
+    return Cost(nano_from_atto(atto), items)
+
+
+def _add(usage: Usage, price: Price, label: str, items: list[Item]) -> int:
+    """Append the items of one pass; context sizes are tested on this pass's prompt alone."""
+    if usage.service_tier or usage.inference_geo or usage.speed:
+        bands = price.bands(usage)
+    else:
+        bands = price.plain
+    rates = rates_for(bands, usage.input_tokens)
+    atto = 0
+    for name, count, rate in zip(NAMES, split(usage), rates, strict=True):
+        if count:
+            items.append((name + label, count, rate))
+            atto += count * rate
+    if usage.units:
+        searches = price.billable_searches(usage)
+        if searches:
+            items.append(("web_search" + label, searches, price.search_atto))
+            atto += searches * price.search_atto
+    return atto

@@ -1,0 +1,113 @@
+"""The most a call can cost, known before it runs. Measurements behind the rules: docs, ceilings.
+
+Input: one token per body byte and a margin for what providers add, plus the largest image for
+each inline image, at most the context window for each input. Content that is not inline: the
+window; server-side tools: several windows. Output: the request's own limit, else the model's
+maximum, for each choice. All of it at the dearest rate a reply may be billed at.
+"""
+
+from typing import NamedTuple
+
+from pricing.errors import MissingMaximum
+from pricing.money import ATTO_PER_NANO, nano_ceil_from_atto
+from pricing.price import Price
+from pricing.usage import RequestSize, Usage
+
+PROVIDER_ADDS_TOKENS = 2_048
+SERVER_TOOL_PASSES = 4
+
+
+class Ceiling(NamedTuple):
+    """An upper bound: what budgets in USD and in tokens hold, and the usage both follow from."""
+
+    nano: int
+    tokens: int
+    usage: Usage
+
+
+def ceiling(
+    size: RequestSize, price: Price, *, server_tool_passes: int = SERVER_TOOL_PASSES
+) -> Ceiling:
+    """The most a request can cost. Raises MissingMaximum when no bound exists."""
+    usage = ceiling_usage(size, price, server_tool_passes=server_tool_passes)
+    tokens = usage.input_tokens + usage.output_tokens
+    return Ceiling(ceiling_cost(usage, price), tokens, usage)
+
+
+def ceiling_usage(
+    size: RequestSize, price: Price, *, server_tool_passes: int = SERVER_TOOL_PASSES
+) -> Usage:
+    """The most tokens a request can use, whatever bucket they fall in, with the service tier and
+    speed it asks for. Raises MissingMaximum."""
+    usage = _input_usage(size, price, server_tool_passes)
+    if size.generates and price.generates:
+        limit = size.output_limit
+        if limit is None:
+            limit = price.max_output_tokens
+            if limit is None:
+                raise MissingMaximum(price.key, "max_output_tokens")
+        usage.output_tokens = max(limit, 0) * max(size.choices, 1)
+    return usage
+
+
+def ceiling_cost(usage: Usage, price: Price) -> int:
+    """Nano-USD of a ceiling's usage: every token at the dearest rate, rounded up. At least the
+    cost of any usage within it, however that falls into buckets, tiers and regions."""
+    return nano_ceil_from_atto(_atto(usage, price))
+
+
+def output_limit_for(
+    size: RequestSize,
+    price: Price,
+    nano: int,
+    *,
+    tokens: int | None = None,
+    server_tool_passes: int = SERVER_TOOL_PASSES,
+) -> int | None:
+    """The largest output limit per choice whose ceiling is at most `nano`, and at most `tokens` in
+    total where given; never above the request's own limit or the model's maximum. None when not
+    even one token fits, or there is no output to limit. Raises MissingMaximum."""
+    if not (size.generates and price.generates):
+        return None
+    usage = _input_usage(size, price, server_tool_passes)
+    choices = max(size.choices, 1)
+    limit = price.max_output_tokens if size.output_limit is None else size.output_limit
+    _, dear_out = price.dearest(usage)
+    room = nano * ATTO_PER_NANO - _atto(usage, price)
+    if room < 0:
+        return None
+    if dear_out:
+        fits = room // (dear_out * choices)
+        limit = fits if limit is None else min(limit, fits)
+    if tokens is not None:
+        fits = (tokens - usage.input_tokens) // choices
+        limit = fits if limit is None else min(limit, fits)
+    if limit is None:
+        raise MissingMaximum(price.key, "max_output_tokens")
+    return limit if limit > 0 else None
+
+
+def _atto(usage: Usage, price: Price) -> int:
+    dear_in, dear_out = price.dearest(usage)
+    atto = usage.input_tokens * dear_in + usage.output_tokens * dear_out
+    if usage.units:
+        atto += price.billable_searches(usage) * price.search_atto
+    return atto
+
+
+def _input_usage(size: RequestSize, price: Price, server_tool_passes: int) -> Usage:
+    window = price.max_input_tokens
+    if size.windowed or size.tool_windows:
+        if window is None:
+            raise MissingMaximum(price.key, "max_input_tokens")
+        windows = size.tool_windows if size.tool_windows >= 0 else server_tool_passes
+        tokens = window * max(windows, size.inputs, 1)
+    else:
+        tokens = size.body_bytes + PROVIDER_ADDS_TOKENS
+        tokens += size.inline_images * price.image_tokens_max
+        if window is not None:
+            tokens = min(tokens, window * max(size.inputs, 1))
+    usage = Usage(input_tokens=tokens, service_tier=size.service_tier, speed=size.speed)
+    if size.web_searches:
+        usage.units["web_search"] = size.web_searches
+    return usage

@@ -1,0 +1,42 @@
+"""What can be wrong with prices.
+
+PricingError
+├── TableError        a price table file is damaged, malformed or not the one expected
+├── SourceError       a source to import prices from is missing or malformed
+├── OverlayError      an overlay of the configuration names unknown keys or bad numbers
+└── MissingMaximum    a model's most expensive call has no bound
+"""
+
+
+class PricingError(Exception):
+    """Base class; the message names the file, model or key that is wrong."""
+
+
+class TableError(PricingError):
+    """A price table cannot be used."""
+
+    def __init__(self, path: object, line: int, reason: str) -> None:
+        super().__init__(f"{path}:{line}: {reason}" if line else f"{path}: {reason}")
+        self.path = str(path)
+        self.line = line
+        self.reason = reason
+
+
+class SourceError(PricingError):
+    """Nothing to import prices from, or not in the expected shape."""
+
+
+class OverlayError(PricingError):
+    """An overlay cannot be applied."""
+
+
+class MissingMaximum(PricingError):
+    """No bound exists for a call to this model, so no budget could be guaranteed."""
+
+    def __init__(self, key: str, lacking: str) -> None:
+        super().__init__(
+            f"{key} has no {lacking}, so the most a call can cost is unknown; "
+            f"declare {lacking} for it in an overlay under pricing.overlays"
+        )
+        self.key = key
+        self.lacking = lacking

@@ -1,0 +1,55 @@
+"""From the names providers and clients use to the names price tables use.
+
+Only exact spellings count, each after a mechanical rewrite: a table is never searched by prefix,
+since the next model of a family may cost ten times as much.
+"""
+
+import re
+from collections.abc import Iterator
+from urllib.parse import unquote
+
+# What people call a provider -> its name in the tables.
+PROVIDER_ALIASES = {
+    "bedrock_converse": "bedrock",
+    "cohere_chat": "cohere",
+    "fireworks": "fireworks_ai",
+    "google": "gemini",
+    "grok": "xai",
+    "together": "together_ai",
+    "vertex": "vertex_ai",
+    "vertexai": "vertex_ai",
+    "voyageai": "voyage",
+    "x-ai": "xai",
+}
+
+_RESOURCE = re.compile(
+    r"(?:projects/[^/]+/locations/[^/]+/)?publishers/[^/]+/models/(.+)|models/(.+)"
+)
+_BEDROCK_ARN = re.compile(r"arn:aws[^:]*:bedrock:[^/]*:(?:foundation-model|inference-profile)/(.+)")
+_FINE_TUNED = re.compile(r"ft:([^:]+):.*")
+
+
+def canonical_provider(provider: str) -> str:
+    """The name of a provider in price tables."""
+    return PROVIDER_ALIASES.get(provider, provider)
+
+
+def plain_model(model: str) -> str:
+    """A model's name without percent-encoding and resource path: `models/x`,
+    `publishers/google/models/x` and Bedrock's ARNs of x are x."""
+    if "%" in model:
+        model = unquote(model)
+    found = _RESOURCE.fullmatch(model) or _BEDROCK_ARN.fullmatch(model)
+    return found[found.lastindex or 0] if found else model
+
+
+def spellings(model: str) -> Iterator[str]:
+    """The names a table may know a model by, most specific first. A fine-tuned model is priced as
+    `ft:base`, never as its base, which is cheaper."""
+    yield model
+    plain = plain_model(model)
+    if plain != model:
+        yield plain
+    tuned = _FINE_TUNED.fullmatch(plain)
+    if tuned:
+        yield f"ft:{tuned[1]}"

@@ -1,0 +1,234 @@
+"""Build a price table from the price map that ships inside the litellm wheel.
+
+The map is read as data: importing litellm takes seconds and some 180 MB. What litellm's code adds
+to its map when it prices a call is written into the entries here, so that a table is complete.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pricing.errors import SourceError
+from pricing.names import canonical_provider
+
+MAP_NAME = "model_prices_and_context_window_backup.json"
+MAP_BYTES_MAX = 64 * 2**20
+
+_Map = dict[str, dict[str, Any]]
+
+# Map entries that are no models.
+_NOT_MODELS = frozenset({"sample_spec", "fallback_generalizations"})
+
+# Provider names of the map that mean one of our providers.
+_PROVIDERS = {
+    "azure_text": "azure",
+    "fireworks_ai-embedding-models": "fireworks_ai",
+    "text-completion-codestral": "codestral",
+    "text-completion-inception": "inception",
+    "text-completion-openai": "openai",
+}
+
+# What prices need besides everything with "cost" in its name.
+_KEPT = frozenset(
+    {
+        "max_input_tokens",
+        "max_output_tokens",
+        "max_tokens",
+        "mode",
+        "off_peak_pricing",
+        "provider_specific_entry",
+        "regional_endpoint_uplift_multiplier",
+        "regional_processing_uplift_multiplier_eu",
+        "regional_processing_uplift_multiplier_us",
+        "search_free_requests",
+        "supports_reasoning",
+        "tiered_pricing",
+        "web_search_billing_unit",
+    }
+)
+_MULTIPLIERS = ("us", "fast")  # of provider_specific_entry; the rest of it is settings
+
+# USD per web search where the map has none: the rates in litellm's code (xAI, Gemini), and the
+# published list price at providers where any model can search.
+_SEARCH_USD = {
+    "anthropic": "0.01",
+    "azure": "0.01",
+    "gemini": "0.035",
+    "openai": "0.01",
+    "vertex_ai": "0.035",
+    "xai": "0.005",
+}
+_SEARCH_MODES = frozenset({"chat", "responses"})
+# OpenAI's models without reasoning search at $25 per thousand calls.
+_SEARCH_USD_PLAIN_OPENAI = "0.025"
+
+# gpt-4o-mini counts 2,833 + 5,667 tokens per tile, and an image has at most 8 tiles.
+_IMAGE_TOKENS = (
+    (re.compile(r"(?:ft:)?gpt-4o-mini(?!-audio|-realtime|-transcribe|-tts).*"), 48_169),
+)
+
+_FIREWORKS_CACHE_READ_SHARE = Decimal("0.5")  # of the input price, where the map has none
+
+
+class Source(NamedTuple):
+    """A price map as found, and the entries made of it."""
+
+    name: str  # "litellm 1.106.2"
+    sha256: str
+    entries: dict[tuple[str, str], dict[str, Any]]
+
+
+def load(path: str | Path | None = None) -> Source:
+    """Read a price map: from the installed litellm, a file, or a directory holding one. Raises
+    SourceError."""
+    file, found_version = _locate(path)
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(MAP_BYTES_MAX + 1)
+    except OSError as error:
+        raise SourceError(f"{file}: {error.strerror or error}") from error
+    if len(data) > MAP_BYTES_MAX:
+        raise SourceError(f"{file}: larger than {MAP_BYTES_MAX >> 20} MB")
+    try:
+        raw = json.loads(data, parse_float=Decimal, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{file}: not JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise SourceError(f"{file}: expected an object of models")
+    try:
+        entries = convert(raw)
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
+        raise SourceError(f"{file}: {error}") from error
+    if not entries:
+        raise SourceError(f"{file}: no models in it")
+    return Source(f"litellm {found_version}", hashlib.sha256(data).hexdigest(), entries)
+
+
+def convert(raw: _Map) -> dict[tuple[str, str], dict[str, Any]]:
+    """The map's entries by (provider, model), reduced to what prices need.
+
+    A model listed twice, bare and with its provider's prefix, is one entry: the prefixed one's
+    keys first (as litellm looks it up), unless only the bare one has a price other than zero.
+    """
+    named: dict[tuple[str, str], list[tuple[bool, dict[str, Any]]]] = {}
+    for key, fields in raw.items():
+        if key in _NOT_MODELS or not isinstance(fields, dict):
+            continue
+        name, prefixed = _name(key, fields)
+        named.setdefault(name, []).append((prefixed, _reduce(fields)))
+    entries = {}
+    for (provider, model), twins in named.items():
+        twins.sort(key=lambda twin: (_costs_nothing(twin[1]), not twin[0]))
+        merged: dict[str, Any] = {}
+        for _, entry in reversed(twins):
+            merged.update(entry)
+        entries[provider, model] = _complete(provider, model, merged)
+    return entries
+
+
+def _locate(path: str | Path | None) -> tuple[Path, str]:
+    if path is None:
+        spec = find_spec("litellm")
+        if spec is None or not spec.submodule_search_locations:
+            raise SourceError("litellm is not installed: install it, or give the path of its map")
+        return Path(spec.submodule_search_locations[0]) / MAP_NAME, _installed_version()
+    file = Path(path)
+    if file.is_dir():
+        inside = (file / MAP_NAME, file / "litellm" / MAP_NAME)
+        file = next((candidate for candidate in inside if candidate.is_file()), inside[0])
+    return file, _version_beside(file)
+
+
+def _installed_version() -> str:
+    try:
+        return version("litellm")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _version_beside(file: Path) -> str:
+    """The version of the unpacked wheel a map lies in, by its dist-info directory."""
+    for directory in file.resolve().parent.parent.glob("litellm-*.dist-info"):
+        return directory.name.removeprefix("litellm-").removesuffix(".dist-info")
+    return "unknown"
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is not a price")
+
+
+def _name(key: str, fields: Mapping[str, Any]) -> tuple[tuple[str, str], bool]:
+    own = str(fields["litellm_provider"])
+    provider = "vertex_ai" if own.startswith("vertex_ai-") else _PROVIDERS.get(own, own)
+    provider = canonical_provider(provider)
+    for prefix in (f"{provider}/", f"{own}/"):
+        if key.startswith(prefix):
+            return (provider, key.removeprefix(prefix)), True
+    return (provider, key), False
+
+
+def _reduce(fields: Mapping[str, Any]) -> dict[str, Any]:
+    entry = {
+        key: _exact(key, value)
+        for key, value in fields.items()
+        if ("cost" in key or key in _KEPT) and value is not None
+    }
+    multipliers = entry.pop("provider_specific_entry", {})
+    multipliers = {name: multipliers[name] for name in _MULTIPLIERS if name in multipliers}
+    if multipliers:
+        entry["provider_specific_entry"] = multipliers
+    return entry
+
+
+def _exact(key: str, value: Any) -> Any:
+    """JSON-ready without floats: prices as decimal text, counts as integers."""
+    if isinstance(value, dict):
+        return {name: _exact(f"{key}.{name}", part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_exact(key, part) for part in value]
+    if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
+        return value
+    if any(word in key for word in ("cost", "multiplier", "provider_specific_entry")):
+        return format(Decimal(value).normalize(), "f")
+    if value != int(value):
+        raise ValueError(f"{key}: {value} is not a whole number")
+    return int(value)
+
+
+def _costs_nothing(entry: Mapping[str, Any]) -> bool:
+    return not any(
+        isinstance(value, str) and "cost" in key and Decimal(value) for key, value in entry.items()
+    )
+
+
+def _complete(provider: str, model: str, entry: dict[str, Any]) -> dict[str, Any]:
+    """Write into an entry what the map leaves to the code that reads it."""
+    price = entry.get("input_cost_per_token")
+    if provider == "fireworks_ai" and price and "cache_read_input_token_cost" not in entry:
+        share = Decimal(price) * _FIREWORKS_CACHE_READ_SHARE
+        entry["cache_read_input_token_cost"] = format(share.normalize(), "f")
+    searches = provider in _SEARCH_USD and entry.get("mode") in _SEARCH_MODES and price
+    if searches and "search_context_cost_per_query" not in entry:
+        usd = _SEARCH_USD[provider]
+        if provider in ("openai", "azure") and not entry.get("supports_reasoning"):
+            usd = _SEARCH_USD_PLAIN_OPENAI
+        entry["search_context_cost_per_query"] = _all_sizes(usd)
+    for pattern, tokens in _IMAGE_TOKENS:
+        if provider in ("openai", "azure") and pattern.fullmatch(model.rpartition("/")[2]):
+            entry["max_tokens_per_image"] = tokens
+    return entry
+
+
+def _all_sizes(usd: str) -> dict[str, str]:
+    return {f"search_context_size_{size}": usd for size in ("high", "low", "medium")}
+
+
+def table_id(source: Source, effective_from: str) -> str:
+    """The id of the table made of a source: sorts by date."""
+    return f"{effective_from}-{source.name.replace(' ', '-')}"

@@ -1,0 +1,221 @@
+"""Price tables: immutable, dated files of what every model costs.
+
+JSON lines. The first line is a header; each other one is `["provider","model",{entry}]`, sorted,
+with prices as exact decimal text in USD. A published file is never changed: its name is its id,
+its header holds the hash of its entries, and rows refer to it. A table is kept as the bytes of its
+file with an index, and an entry is decoded when asked for.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from pricing.errors import TableError
+from pricing.names import canonical_provider, spellings
+from pricing.price import Price, is_priced
+
+TABLES_DIR = Path(__file__).parent / "tables"
+FORMAT = "tollkeeper-prices/1"
+TABLE_BYTES_MAX = 64 * 2**20
+
+_LINE = re.compile(rb'\["([^"\\/]+)","([^"\\]+)",\{.*\}\]')
+
+Entries = Mapping[tuple[str, str], Mapping[str, Any]]
+
+
+class TableInfo(NamedTuple):
+    """What a table's header says, and the hash of the file."""
+
+    id: str
+    path: str
+    sha256: str
+    source: str
+    effective_from: str  # ISO date: calls from this day on
+    entries: int
+
+
+class PriceTable:
+    """An open table. Raises TableError from every method for an entry that is malformed."""
+
+    def __init__(self, info: TableInfo, data: bytes, index: dict[str, int]) -> None:
+        self.info = info
+        self.id = info.id
+        self.sha256 = info.sha256
+        self.source = info.source
+        self.effective_from = info.effective_from
+        self._data = data
+        self._index = index  # "provider/model" -> where its line starts
+
+    @classmethod
+    def open(cls, path: str | Path, sha256: str | None = None) -> Self:
+        """Read a table and check it: its hash if given, its header, every line's shape. Raises
+        TableError with file, line and reason."""
+        data = _read(path)
+        info, start = _header(path, data, sha256)
+        index: dict[str, int] = {}
+        for number, (begin, line) in enumerate(_lines(data, start), start=2):
+            found = _LINE.fullmatch(line)
+            if found is None:
+                raise TableError(path, number, 'expected ["provider","model",{...}]')
+            key = f"{found[1].decode()}/{found[2].decode()}"
+            if key in index:
+                raise TableError(path, number, f"{key} is listed twice")
+            index[key] = begin
+        if len(index) != info.entries:
+            raise TableError(path, 0, f"{len(index)} entries, but its header says {info.entries}")
+        return cls(info, data, index)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def keys(self) -> Iterator[str]:
+        """Every "provider/model", sorted."""
+        return iter(self._index)
+
+    def entry(self, provider: str, model: str) -> dict[str, Any] | None:
+        """The entry of exactly this provider and model."""
+        begin = self._index.get(f"{provider}/{model}")
+        if begin is None:
+            return None
+        try:
+            entry: dict[str, Any] = json.loads(self._data[begin : self._data.index(b"\n", begin)])[
+                2
+            ]
+        except (ValueError, RecursionError) as error:
+            line = self._data.count(b"\n", 0, begin) + 1
+            raise TableError(self.info.path, line, f"not JSON: {error}") from error
+        return entry
+
+    def find(self, provider: str, model: str) -> tuple[str, dict[str, Any]] | None:
+        """The first spelling of a model the table knows, and its entry."""
+        for name in spellings(model):
+            entry = self.entry(provider, name)
+            if entry is not None:
+                return name, entry
+        return None
+
+    def quote(self, provider: str, model: str) -> Price | None:
+        """The price of a model; None when the table does not price its tokens."""
+        provider = canonical_provider(provider)
+        found = self.find(provider, model)
+        if found is None or not is_priced(found[1]):
+            return None
+        return Price.compile(provider, *found)
+
+    def items(self) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Every (provider, model, entry)."""
+        for key in self._index:
+            provider, _, model = key.partition("/")
+            entry = self.entry(provider, model)
+            assert entry is not None
+            yield provider, model, entry
+
+
+def list_tables(directory: str | Path = TABLES_DIR) -> list[TableInfo]:
+    """The tables of a directory, oldest first. Raises TableError for a damaged one."""
+    paths = sorted(Path(directory).glob("*.jsonl"))
+    infos = [_header(path, _read(path), None)[0] for path in paths]
+    return sorted(infos, key=lambda info: (info.effective_from, info.id))
+
+
+def choose_table(tables: list[TableInfo], today: str, table_id: str = "") -> TableInfo:
+    """The table named, or the newest that is effective on a day (ISO date). Raises TableError."""
+    if table_id:
+        for info in tables:
+            if info.id == table_id:
+                return info
+        known = ", ".join(info.id for info in tables) or "none"
+        raise TableError(table_id, 0, f"no such price table (known: {known})")
+    effective = [info for info in tables if info.effective_from <= today]
+    if not effective:
+        raise TableError("pricing tables", 0, f"none is effective on {today}")
+    return max(effective, key=lambda info: (info.effective_from, info.id))
+
+
+def write_table(
+    directory: str | Path,
+    entries: Entries,
+    *,
+    table_id: str,
+    source: str,
+    source_sha256: str,
+    effective_from: str,
+) -> TableInfo:
+    """Write a table and return what it is. Writing the same again changes nothing; raises
+    TableError rather than change a table that exists."""
+    path = Path(directory) / f"{table_id}.jsonl"
+    body = b"".join(
+        _dump([provider, model, dict(sorted(entries[provider, model].items()))])
+        for provider, model in sorted(entries)
+    )
+    header = {
+        "format": FORMAT,
+        "id": table_id,
+        "source": source,
+        "source_sha256": source_sha256,
+        "effective_from": effective_from,
+        "entries": len(entries),
+        "entries_sha256": hashlib.sha256(body).hexdigest(),
+    }
+    data = _dump(header) + body
+    if path.exists():
+        if path.read_bytes() != data:
+            raise TableError(path, 0, "exists with other content; published tables never change")
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_bytes(data)
+        partial.replace(path)
+    return _header(path, data, None)[0]
+
+
+def _dump(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+
+
+def _read(path: str | Path) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(TABLE_BYTES_MAX + 1)
+    except OSError as error:
+        raise TableError(path, 0, error.strerror or str(error)) from error
+    if len(data) > TABLE_BYTES_MAX:
+        raise TableError(path, 0, f"larger than {TABLE_BYTES_MAX >> 20} MB")
+    return data
+
+
+def _header(path: str | Path, data: bytes, sha256: str | None) -> tuple[TableInfo, int]:
+    """Check hash and header; returns where the entries start."""
+    digest = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and digest != sha256:
+        raise TableError(path, 0, f"sha256 is {digest}, expected {sha256}")
+    line, newline, body = data.partition(b"\n")
+    try:
+        header = json.loads(line)
+        if header["format"] != FORMAT:
+            raise TableError(path, 1, f"format {header['format']!r}, expected {FORMAT!r}")
+        info = TableInfo(
+            id=str(header["id"]),
+            path=str(path),
+            sha256=digest,
+            source=str(header["source"]),
+            effective_from=str(header["effective_from"]),
+            entries=int(header["entries"]),
+        )
+        expected = header["entries_sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise TableError(path, 1, f"not a price table header: {error!r}") from error
+    if hashlib.sha256(body).hexdigest() != expected:
+        raise TableError(path, 0, "entries do not match the hash in the header: edited or cut")
+    return info, len(line) + len(newline)
+
+
+def _lines(data: bytes, start: int) -> Iterator[tuple[int, bytes]]:
+    while start < len(data):
+        end = data.find(b"\n", start)
+        end = len(data) if end < 0 else end
+        yield start, data[start:end]
+        start = end + 1
