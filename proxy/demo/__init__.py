@@ -1,0 +1,1 @@
+"""A first look without network or keys: simulated provider, proxy, official SDKs, live costs."""
