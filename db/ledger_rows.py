@@ -1,0 +1,185 @@
+"""From journal records to cost rows and rollups. Pure; the inner loop of the drain."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from db.journal_records import FLAG_UNBACKED, Amounts, Hold, Settle, Window
+from db.models import CostAnalytics, UsageCost
+from pricing.usage import Usage
+
+MS_PER_HOUR = 3_600_000
+SAFE_USAGE: dict[str, Any] = {}
+
+COLUMNS = (
+    "call_id", "at_ms", "key_id", "organization_id", "team_id", "project_id", "user_id",
+    "charge_set_id", "adjusts", "provider", "model", "route", "stream", "http_status", "ending",
+    "usage_source", "input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens",
+    "reasoning_tokens", "usage", "price_id", "cost_nano", "cost_items", "hold_nano",
+    "charged_tokens", "charged_requests", "duration_ms", "first_byte_ms", "client_retry", "flags",
+    "error", "response_id", "tags",
+)  # fmt: skip
+assert set(COLUMNS) == set(UsageCost.__table__.columns.keys())
+JSON_COLUMNS = frozenset(("usage", "cost_items", "tags"))  # already encoded in a row
+FLAGS = COLUMNS.index("flags")
+
+Row = tuple[Any, ...]
+encode_json = msgspec.json.Encoder().encode
+
+
+class ChargeSet(NamedTuple):
+    """The windows a row is charged to, resolved to rows of the database."""
+
+    id: int | None  # None: no budget applied
+    tokens_index: int  # of a window in tokens; -1: none
+    requests_index: int
+
+
+def settled_row(
+    hold: Hold, settle: Settle, charge_set: ChargeSet, user_id: int | None, price_id: int | None
+) -> Row:
+    usage = settle.usage
+    get = usage.get if usage else SAFE_USAGE.get
+    charges, items, tags = settle.charges, settle.cost_items, hold.tags
+    return (
+        hold.call_id,
+        hold.at_ms,
+        hold.key_id,
+        hold.organization_id,
+        hold.team_id,
+        hold.project_id or None,
+        user_id,
+        charge_set[0],
+        None,
+        hold.provider,
+        hold.model[:256],
+        hold.route,
+        hold.stream,
+        settle.http_status,
+        settle.ending,
+        settle.usage_source,
+        get("input_tokens", 0),
+        get("cache_read_tokens", 0),
+        get("cache_write_tokens", 0),
+        get("output_tokens", 0),
+        get("reasoning_tokens", 0),
+        encode_json(usage).decode() if usage is not None else None,
+        price_id,
+        settle.cost_nano,
+        encode_json(items).decode() if items else None,
+        hold.ceiling_nano,
+        charges[charge_set[1]][1] if charge_set[1] >= 0 else 0,
+        charges[charge_set[2]][1] if charge_set[2] >= 0 else 0,
+        settle.duration_ms,
+        settle.first_byte_ms,
+        hold.client_retry,
+        settle.flags if hold.backed else settle.flags | FLAG_UNBACKED,
+        settle.error[:64],
+        settle.response_id[:128],
+        encode_json(tags).decode() if tags else None,
+    )
+
+
+def lost_settlement(hold: Hold, units: Sequence[str]) -> Settle:
+    """The ending of a call whose worker died: the hold is charged, at the ceiling's usage.
+
+    `units` are those of the hold's windows. What a budget is charged follows from the row (its
+    cost, its tokens, one request), so that sums over rows and over windows agree.
+    """
+    charge = {
+        "usd": hold.ceiling_nano,
+        "tokens": Usage.from_dict(hold.ceiling_usage).total_tokens,
+        "requests": 1,
+    }
+    return Settle(
+        call_id=hold.call_id,
+        held=hold.amounts,
+        charges=[(window, charge[unit]) for (window, _), unit in zip(hold.amounts, units)],
+        ending="lost",
+        http_status=0,
+        usage=hold.ceiling_usage,
+        usage_source="estimated",
+        price_version=hold.price_version,
+        cost_nano=hold.ceiling_nano,
+        cost_items=[],
+        model=hold.priced_model,
+        response_id="",
+        duration_ms=0,
+        first_byte_ms=0,
+    )
+
+
+# --- what rows move ------------------------------------------------------------------------
+
+
+class Booking:
+    """Charges to one lease, applied one after the other: each is backed by its hold, by what is
+    left of the lease, or not at all (protocol section 3)."""
+
+    __slots__ = ("granted", "spent", "unbacked")
+
+    def __init__(self, granted: int, spent: int) -> None:
+        self.granted = granted
+        self.spent = spent
+        self.unbacked = 0
+
+    def charge(self, amount: int, held: int) -> int:
+        """Returns what of it is unbacked."""
+        self.spent = spent = self.spent + amount
+        unbacked = max(amount - held, spent - self.granted, 0)
+        if unbacked:
+            self.granted += unbacked
+            self.unbacked += unbacked
+        return unbacked
+
+
+def book(
+    bookings: dict[Window, Booking], charges: Amounts, held: Amounts, backed: bool
+) -> int:
+    """Charge one row to its windows. Returns what of it is unbacked."""
+    unbacked = 0
+    for (window, amount), (_, hold) in zip(charges, held):
+        unbacked += bookings[window].charge(amount, hold if backed else 0)
+    return unbacked
+
+
+# --- rollups -------------------------------------------------------------------------------
+
+ROLLUP_SUMS = (
+    "calls", "input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens",
+    "reasoning_tokens", "cost_nano",
+)  # fmt: skip
+ROLLUP_COLUMNS = (
+    "shard", "hour", "host_id", "key_id", "organization_id", "team_id", "project_id", "user_id",
+    "provider", "model", *ROLLUP_SUMS,
+)  # fmt: skip
+assert set(ROLLUP_COLUMNS) == set(CostAnalytics.__table__.columns.keys())
+
+
+def rollups(rows: Iterable[Row], host_id: str, calls: int = 1) -> list[Row]:
+    """Rows grouped by hour, key, project, user, provider and model."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for row in rows:
+        # row[2:7] = key, organization, team, project, user; row[9:11] = provider, model
+        key = (row[1] // MS_PER_HOUR, row[2:7], row[9:11])
+        sums = groups.get(key)
+        if sums is None:
+            groups[key] = [calls, *row[16:21], row[23]]
+            continue
+        sums[0] += calls
+        sums[1] += row[16]
+        sums[2] += row[17]
+        sums[3] += row[18]
+        sums[4] += row[19]
+        sums[5] += row[20]
+        sums[6] += row[23]
+    return [
+        (_shard(hour, host_id, who, what), hour, host_id, *who, *what, *sums)
+        for (hour, who, what), sums in sorted(groups.items(), key=str)
+    ]
+
+
+def _shard(hour: int, host_id: str, who: Row, what: Row) -> str:
+    key, _, _, project, user = who
+    return f"{hour}:{host_id}:{key}:{project or ''}:{user or ''}:{what[0]}:{what[1]}"

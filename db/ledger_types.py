@@ -1,0 +1,96 @@
+"""What goes into the ledger's statements and what comes out of them."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from msgspec import Struct
+
+from db.journal_records import Hold, Settle, Window
+
+Position = tuple[int, int]  # segment, offset
+
+
+class LedgerError(Exception):
+    """A statement that cannot be carried out, now or later."""
+
+
+class EpochClosed(LedgerError):
+    """The epoch was closed or released: its control may not lease any more."""
+
+
+class OutcomeUnknown(Exception):
+    """COMMIT failed: it may have happened, or happen still. Read under a lock to learn (R4)."""
+
+
+class Batch(Struct, frozen=True):
+    """What was read of one journal from `start` to `end`."""
+
+    journal_id: bytes
+    epoch_id: int
+    start: Position
+    end: Position
+    settled: list[tuple[Hold, Settle]]
+    lost: list[Hold] = []  # holds still open at the end of a journal that is finished here
+    finish: bool = False
+    truncated: bool = False  # its tail may be missing (R7) or a record in it is damaged (rule 5)
+
+
+class LeaseState(NamedTuple):
+    granted: int
+    spent: int
+
+
+class JournalState(NamedTuple):
+    epoch_id: int
+    position: Position
+    finished: bool
+    truncated: bool
+
+
+class Drained(Struct, frozen=True):
+    """The effect of one batch. `moved` tells where the offset really is when it was not `start`:
+    somebody else has drained this journal, and nothing was done."""
+
+    rows: int = 0
+    duplicates: int = 0
+    dead: int = 0
+    unbacked: int = 0  # money booked without asking, all windows together
+    leases: dict[Window, LeaseState] = {}  # of the batch's epoch, after it
+    moved: Position | None = None
+    finished: bool = False  # with `moved`: the journal is finished already
+
+
+class LeaseRequest(Struct, frozen=True):
+    """Change a lease by `delta`; for `delta > 0` anything from `at_least` up will do."""
+
+    window: Window
+    delta: int
+    expected: int  # `granted` as control knows it
+    at_least: int = 0  # 0: all of delta or nothing
+
+
+class LeaseOutcome(Struct, frozen=True):
+    """`delta` is what was granted (0: nothing changed); the rest is the state after it."""
+
+    window: Window
+    delta: int
+    granted: int  # of this lease
+    spent: int  # of this lease
+    limit: int
+    committed: int
+    spent_total: int  # of all leases in this window
+
+
+class PriceDescription(Struct, frozen=True):
+    """What a row's price version and table entry were, so that the row can be re-computed."""
+
+    table_id: str
+    sha256: str
+    source: str
+    effective_from: str
+    overlays: list[Any]
+    entry: dict[str, Any]
+
+
+DescribePrice = Callable[[str, str], PriceDescription | None]
+DeadLetter = Callable[[Hold, Settle | None, str], None]

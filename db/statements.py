@@ -1,0 +1,171 @@
+"""Statements whose parameters come as tuples, compiled once per dialect.
+
+SQLAlchemy's own execution of a list of dictionaries costs several times what the database needs
+for the rows; handing the driver its SQL and tuples keeps a flush cheap.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Connection,
+    CursorResult,
+    Table,
+    Text,
+    bindparam,
+    cast,
+    func,
+    or_,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from db.ledger_rows import COLUMNS, JSON_COLUMNS, ROLLUP_COLUMNS, ROLLUP_SUMS, Row
+from db.models import Base, CostAnalytics, JournalOffset, Lease, UsageCost
+from db.models import Window as WindowRow
+
+JULIAN_1970 = 2440587.5
+MS_PER_DAY = 86_400_000
+
+
+def table_of(model: type[Base]) -> Table:
+    table = model.__table__
+    assert isinstance(table, Table)
+    return table
+
+
+def insert_new(connection: Connection, table: Table, keys: Sequence[str]) -> Any:
+    """INSERT ... ON CONFLICT (keys) DO NOTHING, in the connection's dialect."""
+    return _dialect(connection).insert(table).on_conflict_do_nothing(index_elements=list(keys))
+
+
+def database_now_ms(connection: Connection) -> Any:
+    """The database's clock, as an SQL expression in unix milliseconds."""
+    if connection.dialect.name == "postgresql":
+        return cast(func.extract("epoch", func.clock_timestamp()) * 1000, BigInteger)
+    return cast((func.julianday("now") - JULIAN_1970) * MS_PER_DAY, BigInteger)
+
+
+def _dialect(connection: Connection) -> Any:
+    return postgresql if connection.dialect.name == "postgresql" else sqlite
+
+
+class Statement:
+    """`build` makes the statement for a dialect module; parameters are bound by position, in the
+    order of `parameters`."""
+
+    def __init__(self, build: Callable[[Any], Any], parameters: tuple[str, ...]) -> None:
+        self._build = build
+        self._parameters = parameters
+        self._compiled: dict[str, tuple[str, list[int] | None]] = {}
+
+    def many(self, connection: Connection, rows: list[Row]) -> CursorResult[Any]:
+        sql, order = self._sql(connection)
+        if order is not None:
+            rows = [tuple([row[index] for index in order]) for row in rows]
+        return connection.exec_driver_sql(sql, rows)
+
+    def one(self, connection: Connection, row: Row) -> CursorResult[Any]:
+        sql, order = self._sql(connection)
+        if order is not None:
+            row = tuple([row[index] for index in order])
+        return connection.exec_driver_sql(sql, row)
+
+    def _sql(self, connection: Connection) -> tuple[str, list[int] | None]:
+        name = connection.dialect.name
+        known = self._compiled.get(name)
+        if known is None:
+            statement = self._build(_dialect(connection))
+            compiled = statement.compile(dialect=connection.dialect)
+            order = [self._parameters.index(bound) for bound in compiled.positiontup or ()]
+            straight = order == list(range(len(self._parameters)))
+            known = self._compiled[name] = (str(compiled), None if straight else order)
+        return known
+
+
+def _bound(names: Sequence[str]) -> dict[str, Any]:
+    return {name: bindparam(name) for name in names}
+
+
+_COSTS = table_of(UsageCost)
+_ROLLUPS = table_of(CostAnalytics)
+_OFFSETS = table_of(JournalOffset)
+_LEASES = table_of(Lease)
+_WINDOWS = table_of(WindowRow)
+
+
+def _insert_costs(module: Any) -> Any:
+    values = _bound(COLUMNS)
+    if module is postgresql:  # JSON columns come encoded
+        values |= {name: cast(bindparam(name, type_=Text), JSON) for name in JSON_COLUMNS}
+    return module.insert(_COSTS).values(values).on_conflict_do_nothing(index_elements=["call_id"])
+
+
+def insert_costs_returning(connection: Connection, rows: list[Row]) -> set[bytes]:
+    """PostgreSQL: the call ids of the rows that were not there before."""
+    statement = _insert_costs(_dialect(connection)).returning(_COSTS.c.call_id)
+    result = connection.execute(statement, [dict(zip(COLUMNS, row, strict=True)) for row in rows])
+    return set(result.scalars())
+
+
+def _upsert_rollups(module: Any) -> Any:
+    insert = module.insert(_ROLLUPS).values(_bound(ROLLUP_COLUMNS))
+    sums = {name: _ROLLUPS.c[name] + insert.excluded[name] for name in ROLLUP_SUMS}
+    return insert.on_conflict_do_update(index_elements=["shard"], set_=sums)
+
+
+INSERT_COSTS = Statement(_insert_costs, COLUMNS)
+UPSERT_ROLLUPS = Statement(_upsert_rollups, ROLLUP_COLUMNS)
+
+BOOK_LEASES = Statement(
+    lambda _: (
+        update(_LEASES)
+        .values(granted=bindparam("to_granted"), spent=bindparam("to_spent"))
+        .where(
+            _LEASES.c.window_id == bindparam("window"), _LEASES.c.epoch_id == bindparam("epoch")
+        )
+    ),
+    ("to_granted", "to_spent", "window", "epoch"),
+)
+
+# Relative: another host may have leased meanwhile. `over` is the part nobody was asked for.
+BOOK_WINDOWS = Statement(
+    lambda _: (
+        update(_WINDOWS)
+        .values(
+            committed=_WINDOWS.c.committed + bindparam("change"),
+            overage=_WINDOWS.c.overage + bindparam("over"),
+        )
+        .where(_WINDOWS.c.id == bindparam("window"))
+    ),
+    ("change", "over", "window"),
+)
+
+ADVANCE_OFFSET = Statement(
+    lambda _: (
+        update(_OFFSETS)
+        .values(
+            segment=bindparam("to_segment"),
+            offset=bindparam("to_offset"),
+            finished=bindparam("finish"),
+            truncated=or_(_OFFSETS.c.truncated, bindparam("cut", type_=Boolean)),
+        )
+        .where(
+            _OFFSETS.c.journal_id == bindparam("journal"),
+            _OFFSETS.c.segment == bindparam("from_segment"),
+            _OFFSETS.c.offset == bindparam("from_offset"),
+            _OFFSETS.c.finished.is_(False),
+        )
+    ),
+    ("to_segment", "to_offset", "finish", "cut", "journal", "from_segment", "from_offset"),
+)
+
+FLAG_COSTS = Statement(
+    lambda _: (
+        update(_COSTS).values(flags=bindparam("to_flags")).where(_COSTS.c.call_id == bindparam("id"))
+    ),
+    ("to_flags", "id"),
+)

@@ -1,0 +1,132 @@
+"""How the ledger's transactions are run: one at a time, each as one function on a connection.
+
+PostgreSQL goes through its asynchronous driver. SQLite gets a thread and a connection of its own:
+a whole transaction costs one hop between threads instead of one per statement.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import NullPool
+
+from db.engine import BUSY_TIMEOUT_S, _sqlite_pragmas, open_engine
+from db.ledger_types import OutcomeUnknown
+
+T = TypeVar("T")
+Work = Callable[[Connection], T]
+
+# Class 40: serialization failures and deadlocks. 55P03: lock not available. 57: going down.
+RETRYABLE_SQLSTATES = ("40", "53", "55P03", "57", "08")
+
+
+class Transactions(Protocol):
+    dialect: str
+
+    async def run(self, work: Work[T]) -> T:
+        """Run `work` in a transaction and commit. Raises OutcomeUnknown if COMMIT failed; after
+        any other exception nothing has happened."""
+
+    async def close(self) -> None: ...
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Whether the same statements may succeed later: outages, locks, conflicts."""
+    if isinstance(error, (OutcomeUnknown, OSError, asyncio.TimeoutError)):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    if isinstance(error, (OperationalError, InterfaceError)) or error.connection_invalidated:
+        return True
+    state = getattr(error.orig, "sqlstate", None) or ""
+    return state.startswith(RETRYABLE_SQLSTATES)
+
+
+def open_transactions(url: str) -> Transactions:
+    """Raises DatabaseUnusable."""
+    engine = open_sqlite_writer(url)
+    return AsyncTransactions(open_engine(url)) if engine is None else ThreadTransactions(engine)
+
+
+def open_sqlite_writer(url: str) -> Engine | None:
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return None
+    engine = create_engine(
+        parsed.set(drivername="sqlite"),
+        poolclass=NullPool,
+        connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+    )
+
+    def on_connect(connection, _record: object) -> None:
+        connection.isolation_level = None
+        for pragma in _sqlite_pragmas(False):
+            connection.execute(pragma)
+
+    event.listen(engine, "connect", on_connect)
+    event.listen(engine, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE"))
+    return engine
+
+
+def _run(connection: Connection, work: Work[T]) -> T:
+    transaction = connection.begin()
+    try:
+        result = work(connection)
+    except BaseException:
+        transaction.rollback()
+        raise
+    try:
+        transaction.commit()
+    except Exception as exc:
+        raise OutcomeUnknown(f"commit failed: {exc}") from exc
+    return result
+
+
+class AsyncTransactions:
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self.dialect = engine.dialect.name
+
+    async def run(self, work: Work[T]) -> T:
+        async with self._engine.connect() as connection:
+            return await connection.run_sync(_run, work)
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+
+class ThreadTransactions:
+    """The connection stays open between transactions; one that failed is not used again."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.dialect = engine.dialect.name
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._connection: Connection | None = None
+
+    async def run(self, work: Work[T]) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._run, work)
+
+    def _run(self, work: Work[T]) -> T:
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        try:
+            return _run(self._connection, work)
+        except BaseException:
+            self._disconnect()
+            raise
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
+        self._thread.shutdown()
+        self._engine.dispose()
