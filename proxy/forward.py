@@ -37,8 +37,8 @@ def request_head(
 ) -> bytes:
     """The head of the upstream request.
 
-    `credential` is a ready header line ("name: value"), or empty; `body_bytes` None means the client's own
-    framing is kept: its content-length, or chunked.
+    `credential` is a ready header line ("name: value"), or empty; `body_bytes` None means the
+    client's own framing is kept: its content-length, or chunked.
     """
     lines = [
         method.encode("ascii") + b" " + target + b" HTTP/1.1",

@@ -1,6 +1,7 @@
 """Decoded copies for the meter: any cut of the bytes, and never an exception."""
 
 import gzip
+import itertools
 import zlib
 
 import pytest
@@ -19,7 +20,7 @@ def raw_deflate(data: bytes) -> bytes:
 
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     edges = [0, *sorted(c % (len(data) + 1) for c in cuts), len(data)]
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(edges)]
 
 
 @pytest.mark.parametrize("name", [b"", b"identity", b" Identity "])
