@@ -59,7 +59,7 @@ class Settle(Struct, array_like=True, gc=False):
     usage_source: str  # one of USAGE_SOURCES
     price_version: str
     cost_nano: int
-    cost_items: list[tuple[str, int, int]]  # (item, count, atto-USD per unit): their sum, before rounding
+    cost_items: list[tuple[str, int, int]]  # (item, count, atto-USD per unit), exact
     model: str  # the table entry that was priced, provider/model
     response_id: str
     duration_ms: int

@@ -185,10 +185,10 @@ class Price:
         self, tiers: tuple[str, ...], fast: bool
     ) -> tuple[tuple[int, int, int], ...]:
         # Which region serves a call is not the request's choice alone, and a speed asked for may
-        # be denied: all of them count.
-        geos = ["", *(name for name in self._factors if name != "fast")]
-        speeds = [False, True] if fast else [False]
-        tables = [self._compiled(t, geo, speed) for t in tiers for geo in geos for speed in speeds]
+        # be denied: the largest multiplier counts.
+        factors = {"": _ONE} | self._factors
+        geo = max((name for name in factors if name != "fast"), key=factors.__getitem__)
+        tables = [self._compiled(tier, geo, fast and factors["fast"] > 1) for tier in tiers]
         steps, dear_in, dear_out = [], 0, 0
         for over in sorted({over for bands in tables for over, _ in bands}):
             for bands in tables:

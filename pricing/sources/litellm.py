@@ -179,6 +179,9 @@ def _reduce(fields: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in fields.items()
         if ("cost" in key or key in _KEPT) and value is not None
     }
+    if fields["litellm_provider"] == "fireworks_ai" and "input_cost_per_token" in entry:
+        share = Decimal(entry["input_cost_per_token"]) * _FIREWORKS_CACHE_READ_SHARE
+        entry.setdefault("cache_read_input_token_cost", format(share.normalize(), "f"))
     multipliers = entry.pop("provider_specific_entry", {})
     multipliers = {name: multipliers[name] for name in _MULTIPLIERS if name in multipliers}
     if multipliers:
@@ -210,9 +213,6 @@ def _costs_nothing(entry: Mapping[str, Any]) -> bool:
 def _complete(provider: str, model: str, entry: dict[str, Any]) -> dict[str, Any]:
     """Write into an entry what the map leaves to the code that reads it."""
     price = entry.get("input_cost_per_token")
-    if provider == "fireworks_ai" and price and "cache_read_input_token_cost" not in entry:
-        share = Decimal(price) * _FIREWORKS_CACHE_READ_SHARE
-        entry["cache_read_input_token_cost"] = format(share.normalize(), "f")
     searches = provider in _SEARCH_USD and entry.get("mode") in _SEARCH_MODES and price
     if searches and "search_context_cost_per_query" not in entry:
         usd = _SEARCH_USD[provider]
