@@ -237,7 +237,10 @@ def test_settlements_make_room_for_holds_again(tmp_path):
     holds = fill(writer)
     writer.append_settle(a_settle(holds[0]))
     writer.append_settle(a_settle(holds[1]))
-    writer.append_hold(a_hold())
+    one_more = a_hold()
+    writer.append_hold(one_more)
+    _, entries = read_all(tmp_path, writer.journal_id)
+    assert records(entries, Hold) == [*holds, one_more]
 
 
 def test_a_hold_cut_short_is_taken_back(tmp_path):

@@ -1,6 +1,5 @@
 import errno
 import os
-from pathlib import Path
 
 import pytest
 
@@ -52,7 +51,11 @@ def test_remote_file_systems_are_refused(tmp_path, kind, refused):
 
 
 def test_a_system_without_mount_table_is_trusted(tmp_path):
-    refuse_remote(tmp_path, Path("/nonexistent/mounts"))
+    mounts = tmp_path / "mounts"
+    refuse_remote(tmp_path, mounts)
+    mounts.write_text(f"server:/x {tmp_path} nfs rw 0 0\n")
+    with pytest.raises(JournalError):
+        refuse_remote(tmp_path, mounts)
 
 
 def test_segments_go_only_when_passed_and_old(tmp_path):
