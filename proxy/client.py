@@ -8,6 +8,7 @@ writes to the transport without ASGI messages.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
+from urllib.parse import quote
 
 from proxy.errors import Refusal
 
@@ -15,6 +16,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
+_PATH_SAFE = "/:@!$&'()*+,;=~"
 
 
 class ClientGoneError(Exception):
@@ -38,7 +40,7 @@ class AsgiClient:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
-        self.raw_path: bytes = scope.get("raw_path") or scope["path"].encode("utf-8")
+        self.raw_path: bytes = scope.get("raw_path") or quote(scope["path"], safe=_PATH_SAFE).encode()
         self.query: bytes = scope["query_string"]
         self.headers: Headers = scope["headers"]
         self.started = False  # the status line is out: an error can only cut the stream now

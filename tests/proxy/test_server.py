@@ -1,0 +1,282 @@
+"""The server on real sockets: lean writes, hang-ups, limits; and the same client under ASGI."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from proxy.client import AsgiClient, Receive, Scope, Send
+from proxy.errors import Refusal
+from proxy.server import Connection, Server, ServerClient, client_for
+
+Handler = Callable[[AsgiClient], Awaitable[None]]
+
+
+class Conversation:
+    """One raw client connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def ask(self, raw: bytes) -> bytes:
+        """Send raw bytes; read until the server closes."""
+        self.writer.write(raw)
+        return await asyncio.wait_for(self.reader.read(), 5)
+
+    async def read_until(self, end: bytes) -> bytes:
+        return await asyncio.wait_for(self.reader.readuntil(end), 5)
+
+
+@asynccontextmanager
+async def serving(handler: Handler, header_bytes_max: int = 4096) -> AsyncIterator[Conversation]:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        client = client_for(scope, receive, send)
+        assert isinstance(client, ServerClient)
+        await handler(client)
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = Server(app, keep_alive_s=75, header_bytes_max=header_bytes_max)
+    await server.start([listener])
+    reader, writer = await asyncio.open_connection(*listener.getsockname())
+    try:
+        yield Conversation(reader, writer)
+    finally:
+        writer.close()
+        await server.stop()
+
+
+def get(path: str = "/", *headers: str, close: bool = True) -> bytes:
+    lines = [f"GET {path} HTTP/1.1", "host: t", *headers]
+    if close:
+        lines.append("connection: close")
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+async def test_a_whole_answer_in_one_write() -> None:
+    async def handler(client: AsgiClient) -> None:
+        await client.answer(200, [(b"content-type", b"text/plain")], b"hello")
+
+    async with serving(handler) as talk:
+        raw = await talk.ask(get())
+    assert raw == (
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 5\r\n"
+        b"connection: close\r\n\r\nhello"
+    )
+
+
+async def test_a_stream_is_chunked_and_keeps_the_connection() -> None:
+    async def handler(client: AsgiClient) -> None:
+        await client.start(200, [(b"content-type", b"text/event-stream")])
+        await client.write(b"data: 1\n\n")
+        await client.write(b"")
+        await client.write(b"data: 2\n\n")
+        await client.end()
+
+    async with serving(handler) as talk:
+        for _ in range(2):
+            talk.writer.write(get(close=False))
+            raw = await talk.read_until(b"0\r\n\r\n")
+            assert raw.endswith(b"\r\n\r\n9\r\ndata: 1\n\n\r\n9\r\ndata: 2\n\n\r\n0\r\n\r\n")
+
+
+async def test_a_sized_stream_keeps_its_length() -> None:
+    async def handler(client: AsgiClient) -> None:
+        await client.start(200, [(b"content-length", b"6")])
+        await client.write(b"abc")
+        await client.write(b"def")
+        await client.end()
+
+    async with serving(handler) as talk:
+        raw = await talk.ask(get())
+    assert raw.endswith(b"content-length: 6\r\nconnection: close\r\n\r\nabcdef")
+
+
+@pytest.mark.parametrize("written", [b"abc", b"abcdefg"])
+async def test_a_body_of_another_length_than_announced_is_cut(written: bytes) -> None:
+    async def handler(client: AsgiClient) -> None:
+        await client.start(200, [(b"content-length", b"6")])
+        await client.write(written)
+        await client.end()
+
+    async with serving(handler) as talk:
+        raw = await talk.ask(get(close=False))
+    body = raw.partition(b"\r\n\r\n")[2]
+    assert len(body) < 6
+
+
+async def test_a_cut_never_ends_a_body_cleanly() -> None:
+    async def handler(client: AsgiClient) -> None:
+        await client.start(200, [])
+        await client.write(b"data: 1\n\n")
+        client.cut()
+
+    async with serving(handler) as talk:
+        raw = await talk.ask(get(close=False))
+    assert raw.endswith(b"9\r\ndata: 1\n\n\r\n")
+
+
+@pytest.mark.parametrize("status", [204, 304])
+async def test_answers_without_a_body(status: int) -> None:
+    async def handler(client: AsgiClient) -> None:
+        await client.start(status, [])
+        await client.end()
+
+    async with serving(handler) as talk:
+        raw = await talk.ask(get())
+    assert raw.partition(b"\r\n\r\n")[2] == b""
+    assert b"transfer-encoding" not in raw
+
+
+async def test_head_has_headers_and_no_body() -> None:
+    async def handler(client: AsgiClient) -> None:
+        await client.start(200, [(b"content-length", b"6")])
+        await client.write(b"")
+        await client.end()
+
+    async with serving(handler) as talk:
+        raw = await talk.ask(get().replace(b"GET", b"HEAD"))
+    assert raw.endswith(b"content-length: 6\r\nconnection: close\r\n\r\n")
+
+
+async def test_a_hang_up_is_seen_at_once() -> None:
+    gone = asyncio.Event()
+    waiting = asyncio.Event()
+
+    async def handler(client: AsgiClient) -> None:
+        await client.body(100)
+        client.watch(gone.set)
+        waiting.set()
+        await gone.wait()
+        assert client.gone
+        await client.start(200, [])
+        await client.write(b"into the void")
+        await client.end()
+
+    async with serving(handler) as talk:
+        talk.writer.write(get(close=False))
+        await asyncio.wait_for(waiting.wait(), 5)
+        talk.writer.close()
+        await asyncio.wait_for(gone.wait(), 5)
+
+
+async def test_nobody_is_told_after_unwatch() -> None:
+    called: list[bool] = []
+    ended = asyncio.Event()
+
+    async def handler(client: AsgiClient) -> None:
+        client.watch(lambda: called.append(True))
+        client.unwatch()
+        await client.answer(200, [], b"")
+        ended.set()
+
+    async with serving(handler) as talk:
+        talk.writer.write(get(close=False))
+        await asyncio.wait_for(ended.wait(), 5)
+    assert called == []
+
+
+async def test_a_head_that_is_too_large() -> None:
+    async def handler(client: AsgiClient) -> None:
+        raise AssertionError("never reached")
+
+    async with serving(handler, header_bytes_max=1000) as talk:
+        raw = await talk.ask(get("/", f"x-big: {'a' * 1000}"))
+    head, _, body = raw.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 431 ")
+    assert b"max_header_kb" in body
+    assert f"content-length: {len(body)}".encode() in head
+
+
+async def test_garbage_gets_400() -> None:
+    async def handler(client: AsgiClient) -> None:
+        raise AssertionError("never reached")
+
+    async with serving(handler) as talk:
+        raw = await talk.ask(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
+    assert raw.startswith(b"HTTP/1.1 400 ")
+
+
+async def test_body_in_pieces_and_its_limit() -> None:
+    seen: list[bytes] = []
+    refused: list[str] = []
+
+    async def handler(client: AsgiClient) -> None:
+        try:
+            seen.append(await client.body(10))
+        except Refusal as refusal:
+            refused.append(refusal.code)
+        await client.answer(200, [], b"")
+
+    chunked = b"POST / HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n"
+    async with serving(handler) as talk:
+        talk.writer.write(chunked + b"3\r\nabc\r\n")
+        await asyncio.sleep(0)
+        talk.writer.write(b"2\r\nde\r\n0\r\n\r\n")
+        await talk.read_until(b"\r\n\r\n")
+        sized = b"POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 11\r\n\r\n"
+        talk.writer.write(sized + b"a" * 11)
+        await talk.read_until(b"\r\n\r\n")
+        talk.writer.write(chunked + b"b\r\naaaaaaaaaaa\r\n0\r\n\r\n")
+        await talk.read_until(b"\r\n\r\n")
+    assert seen == [b"abcde"]
+    assert refused == ["request_too_large"] * 2
+
+
+async def test_a_head_or_body_that_does_not_arrive_is_given_up() -> None:
+    entered = asyncio.Event()
+    connections: list[Connection] = []
+
+    async def handler(client: AsgiClient) -> None:
+        assert isinstance(client, ServerClient)
+        connections.append(client._connection)
+        entered.set()
+        await client.body(100)
+
+    async with serving(handler) as talk:
+        talk.writer.write(b"POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 5\r\n\r\nab")
+        await asyncio.wait_for(entered.wait(), 5)
+        [connection] = connections
+        now = asyncio.get_running_loop().time()
+        connection.sweep(now + connection.body_timeout_s - 1)
+        assert not connection.transport.is_closing()
+        connection.sweep(now + connection.body_timeout_s + 1)
+        assert connection.transport.is_closing()
+        assert await talk.ask(b"") == b""
+
+
+async def test_under_plain_asgi() -> None:
+    inbox = [
+        {"type": "http.request", "body": b"ab", "more_body": True},
+        {"type": "http.request", "body": b"c", "more_body": False},
+        {"type": "http.disconnect"},
+    ]
+    sent: list[object] = []
+
+    async def receive() -> dict[str, object]:
+        return inbox.pop(0)
+
+    async def send(message: object) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/x y", "query_string": b"", "headers": []}
+    client = client_for(scope, receive, send)
+    assert type(client) is AsgiClient
+    assert client.raw_path == b"/x%20y"
+    assert await client.body(10) == b"abc"
+    gone = asyncio.Event()
+    client.watch(gone.set)
+    await asyncio.wait_for(gone.wait(), 5)
+    await client.answer(200, [(b"a", b"b")], b"hi")
+    assert sent == [
+        {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [(b"a", b"b"), (b"content-length", b"2")],
+        },
+        {"type": "http.response.body", "body": b"hi", "more_body": False},
+    ]
+    with pytest.raises(ConnectionAbortedError):
+        client.cut()
