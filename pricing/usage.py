@@ -77,7 +77,9 @@ class RequestSize:
     inputs: int = 1  # independent inputs (embeddings): the window bounds each of them
     inline_images: int = 0  # images inside the body: tokens follow pixels, not bytes
     windowed: bool = False  # content that is not inline: only the context window bounds it
-    tool_windows: int = 0  # server-side tools: context windows to hold (0 = no such tool)
+    # Server-side tools: context windows to hold. 0 = no such tool; -1 = the request sets no bound
+    # of its own, the budget's `server_tool_passes` applies.
+    tool_windows: int = 0
     web_searches: int = 0  # the most billable searches the request allows
     generates: bool = True  # False: embeddings, moderations, counts (no output tokens)
     service_tier: str = ""  # as requested; a ceiling takes the dearest tier that may apply

@@ -67,10 +67,11 @@ def event_data(block: bytes) -> list[bytes]:
     """The data of each event of a block, its `data:` lines joined; events without are skipped."""
     found = []
     for event in _split_events(block):
-        lines = []
-        for line in _split_lines(event):
-            if line.startswith(b"data:"):
-                lines.append(line[6:] if line[5:6] == b" " else line[5:])
+        lines = [
+            line[6:] if line[5:6] == b" " else line[5:]
+            for line in _split_lines(event)
+            if line.startswith(b"data:")
+        ]
         if lines:
             found.append(lines[0] if len(lines) == 1 else b"\n".join(lines))
     return found

@@ -19,7 +19,8 @@ BYTES_PER_TOKEN = 4  # of text, for estimates
 LAST_EVENTS = 3  # finish, usage and [DONE] may come as one block
 
 COMMENT = ord(":")
-SKIP, KEEP, PARSE = 0, 1, 2  # what a block needs: nothing, parsing if it is the last such, parsing
+# What a block needs: nothing; parsing if it is the last such block; parsing.
+SKIP, KEEP, PARSE = 0, 1, 2
 
 
 class Reader(Protocol):
@@ -56,22 +57,11 @@ def decode(data: bytes) -> object:
 
 
 _TEXT_KEYS = frozenset(
-    [
-        "text",
-        "content",
-        "reasoning_content",
-        "reasoning",
-        "refusal",
-        "thinking",
-        "arguments",
-        "name",
-        "partial_json",
-        "completion",
-        "transcript",
-        "code",
-        "input",
-        "query",
-    ]
+    (
+        *("text", "content", "completion", "transcript", "refusal", "partial_json"),
+        *("reasoning", "reasoning_content", "thinking"),
+        *("name", "arguments", "input", "code", "query"),
+    )
 )
 
 
@@ -183,10 +173,16 @@ class EventMeter:
             self._sampled += min(len(block), SAMPLE_BYTES)
         need = self._reader.needs(block)
         if need:
-            if need == KEEP:
-                self._kept = block
-            else:
+            if need == PARSE:
+                self._parse_kept()  # documents are shown in order
                 self._parse(block)
+            else:
+                self._kept = block
+
+    def _parse_kept(self) -> None:
+        if self._kept:
+            kept, self._kept = self._kept, b""
+            self._parse(kept)
 
     def _documents(self, block: bytes) -> list[bytes]:
         return event_data(block)
@@ -210,8 +206,7 @@ class EventMeter:
                 reader.marker(data)
 
     def reading(self) -> Reading:
-        if self._kept:
-            self._parse(self._kept)
+        self._parse_kept()
         if self._last:
             self._parse(self._last, last=LAST_EVENTS)
         reading = self._reader.reading()

@@ -57,23 +57,13 @@ _POSTS: tuple[tuple[str, Route], ...] = (
 _EXAMPLES = ("/v1/models", "/v1/responses/resp_1", "/v1/chat/completions/chatcmpl_1")
 
 _INLINE_PARTS = frozenset(
-    [
-        "text",
-        "input_text",
-        "output_text",
-        "summary_text",
-        "reasoning_text",
-        "refusal",
-        "thinking",
-        "reasoning",
-        "encrypted_content",
-        "input_audio",
-        "audio",
-        "tool_use",
-        "tool_result",
-    ]
+    (
+        *("text", "input_text", "output_text", "summary_text", "reasoning_text"),
+        *("refusal", "thinking", "reasoning", "encrypted_content"),
+        *("input_audio", "audio", "tool_use", "tool_result"),
+    )
 )
-_CLIENT_TOOLS = frozenset(["function", "custom", "local_shell", "apply_patch", "namespace"])
+_CLIENT_TOOLS = frozenset(("function", "custom", "local_shell", "apply_patch", "namespace"))
 _CLAMP_FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _model_in_path = re.compile(r"/(?:deployments|engines)/([^/]+)/").search
 _is_reasoning = re.compile(
@@ -96,23 +86,10 @@ class OpenAI:
     # --- routes --------------------------------------------------------------------------
 
     def route(self, method: str, path: str) -> Route | None:
-        if not path.startswith("/"):
-            return None
-        if method == "POST":
-            end = rq.path_end(path)
-            if end is not None:
-                for suffix, route in _POSTS:
-                    if end.endswith(suffix):
-                        return route
-            return rq.OTHER
-        if method in rq.READ_METHODS:
-            return rq.READ
-        return rq.OTHER if method in rq.WRITE_METHODS else None
+        return rq.route_by_end(_POSTS, method, path)
 
     def routes(self) -> tuple[tuple[str, str, Route], ...]:
-        posts = tuple(("POST", "/v1" + suffix, route) for suffix, route in _POSTS)
-        reads = tuple(("GET", path, rq.READ) for path in _EXAMPLES)
-        return (*posts, *reads, ("POST", "/v1/anything/else", rq.OTHER))
+        return rq.route_table(_POSTS, "/v1", _EXAMPLES)
 
     # --- requests ------------------------------------------------------------------------
 
@@ -156,13 +133,7 @@ class OpenAI:
             options = request.get("stream_options")
             options = {**options} if type(options) is dict else {}
             edits["stream_options"] = {**options, "include_usage": True}
-        if not edits:
-            return body
-        if any(key in request for key in edits):
-            return json.encode({**request, **edits})
-        for key, value in edits.items():
-            body = rq.insert_first(body, key, value)
-        return body
+        return rq.with_edits(request, body, edits) if edits else body
 
     def _clamp_field(self, route: Route) -> str:
         if route is CHAT:
@@ -219,10 +190,10 @@ def _chat_facts(facts: Facts, body: dict[str, object], size: RequestSize) -> Non
     if tools:
         _scan_tools(tools, size)
     if _searches_unasked(facts.model, body):
-        size.tool_windows = rq.OWN_BUDGET
+        size.tool_windows = rq.NO_OWN_BOUND
         size.web_searches = size.web_searches or 1
     elif "plugins" in body or "search_parameters" in body or _runs_tools_itself(facts.model):
-        size.tool_windows = rq.OWN_BUDGET
+        size.tool_windows = rq.NO_OWN_BOUND
         size.web_searches = size.web_searches or rq.WEB_SEARCHES_DEFAULT
     facts.wants_usage_chunk = not facts.stream or _asks_usage(body)
 
@@ -314,7 +285,7 @@ def _scan_tools(tools: object, size: RequestSize, calls_max: int | None = None) 
             continue
         if kind is None and "function" in tool:
             continue
-        size.tool_windows = rq.OWN_BUDGET if calls_max is None else calls_max + 1
+        size.tool_windows = rq.NO_OWN_BOUND if calls_max is None else calls_max + 1
         if type(kind) is str and "search" in kind and kind != "file_search":
             size.web_searches = rq.WEB_SEARCHES_DEFAULT if calls_max is None else calls_max
 

@@ -15,7 +15,7 @@ WRITE_METHODS = frozenset(("POST", "PUT", "PATCH"))
 READ = Route("read", "free")
 OTHER = Route("other", "unmetered")
 
-OWN_BUDGET = -1  # RequestSize.tool_windows: no bound of its own, the budget's setting applies
+NO_OWN_BOUND = -1  # RequestSize.tool_windows: the budget's `server_tool_passes` applies
 WEB_SEARCHES_DEFAULT = 10  # billable searches held for a request that sets no limit; most seen: 3
 
 
@@ -61,10 +61,8 @@ def checked_count(fields: dict[str, object], name: str, least: int = 1) -> int |
     value = fields.get(name)
     if value is None:
         return None
-    if (type(value) is float and value.is_integer()) or (
-        type(value) is str and value.isascii() and value.isdigit() and len(value) <= 12
-    ):
-        value = int(value)
+    if (type(value) is float and value.is_integer()) or _is_decimal(value):
+        value = int(value)  # type: ignore[call-overload]
     if type(value) is not int or not least <= value <= COUNT_MAX:
         raise bad(f"`{name}` must be a whole number of at least {least}")
     return value
@@ -91,3 +89,43 @@ def insert_first(body: bytes, key: str, value: object) -> bytes:
     """`body` with a new key in front; every other byte stays. The object must not be empty."""
     brace = body.index(b"{") + 1
     return b"%b%b:%b,%b" % (body[:brace], json.encode(key), json.encode(value), body[brace:])
+
+
+def with_edits(request: dict[str, object], body: bytes, edits: dict[str, object]) -> bytes:
+    """`body` with top-level keys set. New keys are spliced in, so that every other byte stays;
+    a key that is there already means encoding the request again."""
+    if any(key in request for key in edits):
+        return json.encode({**request, **edits})
+    for key, value in edits.items():
+        body = insert_first(body, key, value)
+    return body
+
+
+Posts = tuple[tuple[str, Route], ...]  # (end of the path, route)
+
+
+def route_by_end(posts: Posts, method: str, path: str) -> Route | None:
+    """The route of a path: reads are free, a POST not listed is unmetered, never unknown."""
+    if not path.startswith("/"):
+        return None
+    if method == "POST":
+        end = path_end(path)
+        if end is not None:
+            for suffix, route in posts:
+                if end.endswith(suffix):
+                    return route
+        return OTHER
+    if method in READ_METHODS:
+        return READ
+    return OTHER if method in WRITE_METHODS else None
+
+
+def route_table(
+    posts: Posts, prefix: str, reads: tuple[str, ...]
+) -> tuple[tuple[str, str, Route], ...]:
+    """The rows of `Dialect.routes`."""
+    return (
+        *(("POST", prefix + suffix, route) for suffix, route in posts),
+        *(("GET", path, READ) for path in reads),
+        ("POST", prefix + "/anything/else", OTHER),
+    )
