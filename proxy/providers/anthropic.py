@@ -17,7 +17,15 @@ from proxy.providers.fields import (
     consistent,
     error_name,
 )
-from proxy.providers.meters import PARSE, SKIP, EventMeter, JsonMeter, is_event_stream, text_bytes
+from proxy.providers.meters import (
+    OPENING_BLOCKS_MAX,
+    PARSE,
+    SKIP,
+    EventMeter,
+    JsonMeter,
+    is_event_stream,
+    text_bytes,
+)
 
 MESSAGES = Route("messages", "metered", "chat")
 COMPLETE = Route("complete", "metered", "text_completion")
@@ -50,7 +58,6 @@ _THINKING_TOKENS_MIN = 1024  # the API's own minimum for `thinking.budget_tokens
 
 _search_usage = re.compile(rb'"usage"\s*:\s*\{\s*"').search
 _search_error = re.compile(rb'"type"\s*:\s*"error"').search
-OPENING_BLOCKS_MAX = 8
 
 
 class Anthropic:

@@ -18,6 +18,7 @@ SAMPLE_BYTES = 2**14
 BYTES_PER_TOKEN = 4  # of text, for estimates
 LAST_EVENTS = 3  # finish, usage and [DONE] may come as one block
 
+OPENING_BLOCKS_MAX = 8  # blocks searched for the model: Azure's first chunk names none
 COMMENT = ord(":")
 # What a block needs: nothing; parsing if it is the last such block; parsing.
 SKIP, KEEP, PARSE = 0, 1, 2

@@ -18,11 +18,18 @@ from proxy.providers.fields import (
     first_dict,
     nano_from_json,
 )
-from proxy.providers.meters import KEEP, PARSE, SKIP, EventMeter, decode, text_bytes
+from proxy.providers.meters import (
+    KEEP,
+    OPENING_BLOCKS_MAX,
+    PARSE,
+    SKIP,
+    EventMeter,
+    decode,
+    text_bytes,
+)
 from proxy.sse import EVENT_ENDS, event_data, event_end, last_event_end
 
 HELD_BYTES_MAX = 2**16  # a usage chunk is far smaller
-OPENING_BLOCKS_MAX = 8  # Azure's first chunk names no model, some hosts' never do
 NANO_PER_TICK = 10  # xAI's cost_in_usd_ticks are 1e-10 USD
 
 _search_usage = re.compile(rb'"usage"\s*:\s*\{\s*"').search
