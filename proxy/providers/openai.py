@@ -1,0 +1,342 @@
+"""OpenAI's wire format, and every host compatible with it.
+
+The end of the path decides, so any prefix works: `/v1/chat/completions`,
+`/api/v1/chat/completions`, `/openai/deployments/NAME/chat/completions`.
+"""
+
+import re
+
+from msgspec import json
+
+from pricing.usage import RequestSize
+from proxy.errors import Refusal
+from proxy.providers import requests as rq
+from proxy.providers.base import Facts, Meter, Route
+from proxy.providers.meters import EventMeter, JsonMeter, is_event_stream
+from proxy.providers.openai_meter import ChatReader, ResponsesReader, WithholdingMeter
+
+CHAT = Route("chat.completions", "metered", "chat")
+COMPLETIONS = Route("completions", "metered", "text_completion")
+RESPONSES = Route("responses", "metered", "chat")
+COMPACT = Route("responses.compact", "metered", "chat")
+EMBEDDINGS = Route("embeddings", "metered", "embeddings")
+
+# The end of a POST's path, longest first. Routes that cost nothing at the provider are free;
+# what has no meter yet is unmetered, and so is every POST that is not listed.
+_POSTS: tuple[tuple[str, Route], ...] = (
+    ("/chat/completions", CHAT),
+    ("/responses", RESPONSES),
+    ("/embeddings", EMBEDDINGS),
+    ("/completions", COMPLETIONS),
+    ("/responses/compact", COMPACT),
+    ("/responses/input_tokens", Route("responses.input_tokens", "free")),
+    ("/moderations", Route("moderations", "free")),
+    ("/images/generations", Route("images.generations", "unmetered")),
+    ("/images/edits", Route("images.edits", "unmetered")),
+    ("/images/variations", Route("images.variations", "unmetered")),
+    ("/audio/speech", Route("audio.speech", "unmetered")),
+    ("/audio/transcriptions", Route("audio.transcriptions", "unmetered")),
+    ("/audio/translations", Route("audio.translations", "unmetered")),
+    ("/videos", Route("videos", "unmetered")),
+    ("/files", Route("files", "unmetered")),
+    ("/uploads", Route("uploads", "unmetered")),
+    ("/batches", Route("batches", "unmetered")),
+    ("/fine_tuning/jobs", Route("fine_tuning", "unmetered")),
+    ("/assistants", Route("assistants", "unmetered")),
+    ("/threads", Route("threads", "unmetered")),
+    ("/threads/runs", Route("threads.runs", "unmetered")),
+    ("/vector_stores", Route("vector_stores", "unmetered")),
+    ("/conversations", Route("conversations", "unmetered")),
+    ("/containers", Route("containers", "unmetered")),
+    ("/evals", Route("evals", "unmetered")),
+    ("/realtime/sessions", Route("realtime", "unmetered")),
+    ("/realtime/client_secrets", Route("realtime", "unmetered")),
+    ("/realtime/calls", Route("realtime", "unmetered")),
+    ("/rerank", Route("rerank", "unmetered")),
+)
+_EXAMPLES = ("/v1/models", "/v1/responses/resp_1", "/v1/chat/completions/chatcmpl_1")
+
+_INLINE_PARTS = frozenset(
+    (
+        *("text", "input_text", "output_text", "summary_text", "reasoning_text"),
+        *("refusal", "thinking", "reasoning", "encrypted_content"),
+        *("input_audio", "audio", "tool_use", "tool_result"),
+    )
+)
+_CLIENT_TOOLS = frozenset(("function", "custom", "local_shell", "apply_patch", "namespace"))
+_CLAMP_FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+_model_in_path = re.compile(r"/(?:deployments|engines)/([^/]+)/").search
+_is_reasoning = re.compile(
+    r"(?:^|[/.])o[1-9](?:-|$)|gpt-5|gpt-oss|reason|think|magistral|[-_]r1|qwq|grok-[3-9]|"
+    r"gemini-(?:2\.5|[3-9])|glm-[45]|kimi-k2"
+).search
+_always_searches = re.compile(r"-search-preview|-search-api|:online$").search
+_runs_tools_itself = re.compile(r"compound").search
+
+
+class OpenAI:
+    """The `openai` dialect."""
+
+    name = "openai"
+    credential_header = "authorization"
+
+    def __init__(self, clamp_field: str = "") -> None:
+        self.clamp_field = clamp_field or "max_completion_tokens"
+
+    # --- routes --------------------------------------------------------------------------
+
+    def route(self, method: str, path: str) -> Route | None:
+        return rq.route_by_end(_POSTS, method, path)
+
+    def routes(self) -> tuple[tuple[str, str, Route], ...]:
+        return rq.route_table(_POSTS, "/v1", _EXAMPLES)
+
+    # --- requests ------------------------------------------------------------------------
+
+    def facts(self, route: Route, path: str, query: bytes, body: bytes) -> Facts:
+        parsed = rq.parse_body(body)
+        model = parsed.get("model")
+        if model is None and (match := _model_in_path(path)):
+            model = rq.path_segment(match.group(1))
+        model = rq.checked_model(model).removeprefix("models/")
+        size = RequestSize(len(body))
+        tier = parsed.get("service_tier")
+        if type(tier) is str:
+            size.service_tier = tier
+        if route is EMBEDDINGS:
+            size.inputs = _inputs(parsed.get("input"))
+            size.generates = False
+            return Facts(route, model, False, size, parsed)
+        stream = rq.checked_flag(parsed, "stream")
+        facts = Facts(route, model, stream, size, parsed)
+        facts.reasoning = (
+            "reasoning_effort" in parsed
+            or "reasoning" in parsed
+            or _is_reasoning(model) is not None
+        )
+        if route is CHAT:
+            _chat_facts(facts, parsed, size)
+        elif route is COMPLETIONS:
+            _completions_facts(facts, parsed, size)
+        else:
+            _responses_facts(parsed, size)
+        return facts
+
+    def edit(self, facts: Facts, body: bytes, *, clamp: int | None, inject_usage: bool) -> bytes:
+        edits: dict[str, object] = {}
+        request = facts.body
+        if clamp is not None:
+            used = [key for key in _CLAMP_FIELDS if request.get(key) is not None]
+            for key in used or (self._clamp_field(facts.route),):
+                edits[key] = clamp
+        if inject_usage and facts.stream and not facts.wants_usage_chunk:
+            options = request.get("stream_options")
+            options = {**options} if type(options) is dict else {}
+            edits["stream_options"] = {**options, "include_usage": True}
+        return rq.with_edits(request, body, edits) if edits else body
+
+    def _clamp_field(self, route: Route) -> str:
+        if route is CHAT:
+            return self.clamp_field
+        return "max_tokens" if route is COMPLETIONS else "max_output_tokens"
+
+    # --- replies -------------------------------------------------------------------------
+
+    def meter(self, facts: Facts, *, status: int, content_type: str, inject_usage: bool) -> Meter:
+        streamed = is_event_stream(content_type, expected=facts.stream and status < 400)
+        if facts.route is RESPONSES or facts.route is COMPACT:
+            responses = ResponsesReader()
+            return EventMeter(responses) if streamed else JsonMeter(responses)
+        searches = facts.route is CHAT and _searches_unasked(facts.model, facts.body)
+        chat = ChatReader(choices=facts.size.choices, searches=searches)
+        if not streamed:
+            return JsonMeter(chat)
+        if inject_usage and not facts.wants_usage_chunk:
+            return WithholdingMeter(chat)
+        return EventMeter(chat)
+
+    def error_body(self, refusal: Refusal, request_id: str) -> bytes:
+        return json.encode({"error": _error(refusal)})
+
+    def error_event(self, facts: Facts, refusal: Refusal, request_id: str) -> bytes:
+        error = _error(refusal)
+        if facts.route is not RESPONSES:
+            return b"data: " + json.encode({"error": error}) + b"\n\n"
+        event = {
+            "type": "error",
+            "sequence_number": 0,
+            "code": error["code"],
+            "message": error["message"],
+            "param": None,
+            "error": error,
+        }
+        return b"event: error\ndata: " + json.encode(event) + b"\n\n"
+
+
+def _chat_facts(facts: Facts, body: dict[str, object], size: RequestSize) -> None:
+    messages = body.get("messages")
+    if type(messages) is not list:
+        raise rq.bad("`messages` is missing or not an array: send the conversation as an array")
+    for message in messages:
+        if type(message) is dict:
+            content = message.get("content")
+            if type(content) is list:
+                _scan_parts(content, size)
+            if message.get("audio") is not None:
+                size.windowed = True  # refers to audio the provider stored
+    size.output_limit = _output_limit(body, "max_completion_tokens", "max_tokens")
+    size.choices = rq.checked_count(body, "n") or 1
+    tools = body.get("tools")
+    if tools:
+        _scan_tools(tools, size)
+    if _searches_unasked(facts.model, body):
+        size.tool_windows = rq.NO_OWN_BOUND
+        size.web_searches = size.web_searches or 1
+    elif "plugins" in body or "search_parameters" in body or _runs_tools_itself(facts.model):
+        size.tool_windows = rq.NO_OWN_BOUND
+        size.web_searches = size.web_searches or rq.WEB_SEARCHES_DEFAULT
+    facts.wants_usage_chunk = not facts.stream or _asks_usage(body)
+
+
+def _searches_unasked(model: str, body: dict[str, object]) -> bool:
+    """A model that searches the web once on every call; the reply does not tell."""
+    return "web_search_options" in body or _always_searches(model) is not None
+
+
+def _completions_facts(facts: Facts, body: dict[str, object], size: RequestSize) -> None:
+    size.inputs = prompts = _inputs(body.get("prompt", ""))
+    size.output_limit = _output_limit(body, "max_tokens", "max_completion_tokens")
+    per_prompt = max(
+        rq.checked_count(body, "n") or 1, rq.checked_count(body, "best_of", least=0) or 1
+    )
+    size.choices = per_prompt * prompts
+    facts.wants_usage_chunk = not facts.stream or _asks_usage(body)
+
+
+def _responses_facts(body: dict[str, object], size: RequestSize) -> None:
+    if body.get("background"):
+        raise Refusal(
+            "route_not_metered",
+            "background responses are not supported: their usage arrives only when they are "
+            "polled. Send the request without `background`, streamed if it takes long.",
+        )
+    items = body.get("input")
+    if type(items) is list:
+        for item in items:
+            if type(item) is dict:
+                _scan_item(item, size)
+    size.windowed = (
+        size.windowed
+        or body.get("previous_response_id") is not None
+        or body.get("conversation") is not None
+        or body.get("prompt") is not None
+    )
+    size.output_limit = _output_limit(body, "max_output_tokens")
+    tools = body.get("tools")
+    if tools:
+        _scan_tools(tools, size, rq.checked_count(body, "max_tool_calls", least=0))
+
+
+def _scan_item(item: dict[str, object], size: RequestSize) -> None:
+    kind = item.get("type")
+    if kind is None or kind == "message":
+        content = item.get("content")
+        if type(content) is list:
+            _scan_parts(content, size)
+    elif kind == "item_reference":
+        size.windowed = True
+    elif kind == "image_generation_call":
+        size.inline_images += 1
+    else:
+        output = item.get("output")
+        if type(output) is list:
+            _scan_parts(output, size)
+        elif type(output) is dict:  # a screenshot
+            _scan_parts([output], size)
+
+
+def _scan_parts(parts: list[object], size: RequestSize) -> None:
+    """Count inline images; anything that is neither text nor inline is bounded by the window."""
+    for part in parts:
+        if type(part) is not dict:
+            continue
+        kind = part.get("type")
+        if type(kind) is not str:
+            size.windowed = size.windowed or "text" not in part
+        elif kind not in _INLINE_PARTS:
+            url = part.get("image_url")
+            if type(url) is dict:
+                url = url.get("url")
+            if type(url) is str and url[:11].lower() == "data:image/":
+                size.inline_images += 1
+            elif kind != "logs":
+                size.windowed = True
+
+
+def _scan_tools(tools: object, size: RequestSize, calls_max: int | None = None) -> None:
+    """Tools the provider runs itself: each of their rounds reads the context again."""
+    if type(tools) is not list:
+        raise rq.bad("`tools` must be an array")
+    for tool in tools:
+        if type(tool) is not dict:
+            continue
+        kind = tool.get("type")
+        if type(kind) is str and kind in _CLIENT_TOOLS:
+            continue
+        if kind is None and "function" in tool:
+            continue
+        size.tool_windows = rq.NO_OWN_BOUND if calls_max is None else calls_max + 1
+        if type(kind) is str and "search" in kind and kind != "file_search":
+            size.web_searches = rq.WEB_SEARCHES_DEFAULT if calls_max is None else calls_max
+
+
+def _output_limit(body: dict[str, object], *names: str) -> int | None:
+    """The larger one, should several be set."""
+    limit = None
+    for name in names:
+        value = rq.checked_count(body, name, least=0)
+        if value is not None:
+            limit = max(limit or 0, value)
+    return limit
+
+
+def _inputs(value: object) -> int:
+    """Independent inputs of a request: an array of texts or of token arrays has several."""
+    if type(value) is list and value and type(value[0]) is not int:
+        return len(value)
+    return 1
+
+
+def _asks_usage(body: dict[str, object]) -> bool:
+    options = body.get("stream_options")
+    return type(options) is dict and options.get("include_usage") is True
+
+
+_TYPES = {
+    "budget_exceeded": "insufficient_quota",
+    "cost_cap_exceeded": "insufficient_quota",
+    "budget_busy": "rate_limit_error",
+    "rate_limited": "rate_limit_error",
+    "model_not_priced": "permission_error",
+    "model_not_allowed": "permission_error",
+    "route_not_metered": "permission_error",
+    "provider_not_allowed": "permission_error",
+    "invalid_api_key": "authentication_error",
+    "key_expired": "authentication_error",
+    "key_revoked": "authentication_error",
+}
+
+
+def _error(refusal: Refusal) -> dict[str, object]:
+    server_side = refusal.status >= 500
+    error: dict[str, object] = {
+        "message": refusal.message,
+        "type": _TYPES.get(
+            refusal.code, "server_error" if server_side else "invalid_request_error"
+        ),
+        "param": None,
+        "code": refusal.code,
+    }
+    if refusal.details:
+        error["details"] = refusal.details
+    return error

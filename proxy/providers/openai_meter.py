@@ -1,0 +1,395 @@
+"""Readers of OpenAI's replies and those of compatible hosts: chat, completions, responses,
+embeddings. Where hosts differ the arithmetic of `total_tokens` decides, not the host's name.
+"""
+
+import re
+
+from pricing.usage import Usage
+from proxy.providers.base import Reading
+from proxy.providers.fields import (
+    MODEL_CHARS_MAX,
+    as_count,
+    as_dict,
+    as_list,
+    as_text,
+    consistent,
+    error_name,
+    first_count,
+    first_dict,
+    nano_from_json,
+)
+from proxy.providers.meters import (
+    KEEP,
+    OPENING_BLOCKS_MAX,
+    PARSE,
+    SKIP,
+    EventMeter,
+    decode,
+    text_bytes,
+)
+from proxy.sse import EVENT_ENDS, event_data, event_end, last_event_end
+
+HELD_BYTES_MAX = 2**16  # a usage chunk is far smaller
+NANO_PER_TICK = 10  # xAI's cost_in_usd_ticks are 1e-10 USD
+
+_search_usage = re.compile(rb'"usage"\s*:\s*\{\s*"').search
+_search_error = re.compile(rb'"error"\s*(?:[,}]|:\s*[{"])').search
+_search_filled_choices = re.compile(rb'"choices"\s*:\s*\[\s*\{').search
+_search_item_done = re.compile(rb"response\.output_item\.done").search
+
+STANDARD_TIERS = frozenset(("", "auto", "default", "standard", "on_demand"))
+
+
+def service_tier(value: object) -> str:
+    """The echoed tier; "" for the standard one under any of its names."""
+    tier = as_text(value).lower()
+    return "" if tier in STANDARD_TIERS else tier
+
+
+def usage_from(block: dict[str, object]) -> Usage | None:
+    """A `usage` object; None if it has no token count."""
+    prompt = first_count(block, "prompt_tokens", "input_tokens")
+    completion = first_count(block, "completion_tokens", "output_tokens")
+    total = first_count(block, "total_tokens")
+    if prompt is None:  # embeddings of hosts that report a total only
+        if completion is None and total is None:
+            return None
+        prompt = max(0, (total or 0) - (completion or 0))
+        total = None
+    inputs = first_dict(
+        block,
+        "prompt_tokens_details",
+        "input_tokens_details",
+        "prompt_token_details",
+        "input_token_details",
+    )
+    outputs = first_dict(block, "completion_tokens_details", "output_tokens_details")
+    usage = Usage(
+        input_tokens=prompt,
+        output_tokens=completion or 0,
+        cache_read_tokens=_cache_read(block, inputs),
+        cache_write_tokens=as_count(inputs.get("cache_write_tokens")),
+        reasoning_tokens=first_count(outputs, "reasoning_tokens")
+        or as_count(block.get("reasoning_tokens")),
+        input_audio_tokens=first_count(inputs, "audio_tokens")
+        or as_count(block.get("audio_tokens")),
+        output_audio_tokens=as_count(outputs.get("audio_tokens")),
+        input_image_tokens=as_count(inputs.get("image_tokens")),
+        output_image_tokens=as_count(outputs.get("image_tokens")),
+        input_video_tokens=as_count(inputs.get("video_tokens")),
+        cache_read_audio_tokens=as_count(
+            as_dict(inputs.get("cached_tokens_details")).get("audio_tokens")
+        ),
+        provider_cost_nano=_provider_cost(block),
+    )
+    if total is not None and completion is not None:
+        _add_hidden(usage, total - prompt - completion)
+    return consistent(usage)
+
+
+def _cache_read(block: dict[str, object], inputs: dict[str, object]) -> int:
+    cached = first_count(inputs, "cached_tokens")
+    if cached is None:  # DeepSeek, Mistral, Together
+        cached = first_count(block, "prompt_cache_hit_tokens", "num_cached_tokens", "cached_tokens")
+    return cached or 0
+
+
+def _add_hidden(usage: Usage, hidden: int) -> None:
+    """Tokens only `total_tokens` shows. Mistral leaves audio out of prompt_tokens, xAI reasoning
+    out of completion_tokens; Gemini's compatible endpoint tells thoughts nowhere else."""
+    if hidden <= 0:
+        return
+    if usage.input_audio_tokens == hidden:
+        usage.input_tokens += hidden
+        return
+    usage.output_tokens += hidden
+    if usage.reasoning_tokens != hidden:
+        usage.reasoning_tokens += hidden
+
+
+def _provider_cost(block: dict[str, object]) -> int | None:
+    """The provider's own figure. 0 is one only from OpenRouter, and not where the caller's own
+    upstream key pays; Azure's Grok says 0 ticks on paid calls."""
+    cost = block.get("cost")
+    if type(cost) is dict:
+        return nano_from_json(cost.get("total_cost"))
+    if cost is not None:
+        nano = nano_from_json(cost)
+        return None if nano == 0 and block.get("is_byok") is True else nano
+    return as_count(block.get("cost_in_usd_ticks")) // NANO_PER_TICK or None
+
+
+class ChatReader:
+    """chat.completions, completions and embeddings: the last usage anywhere in the reply wins."""
+
+    usage_key = b"usage"
+
+    def __init__(self, *, choices: int = 1, searches: bool = False) -> None:
+        self.finished = False
+        self._choices = choices
+        self._searches = searches  # the request always searches the web, unreported
+        self._openings = 0
+        self._usage: Usage | None = None
+        self._model = self._id = self._tier = self._error = ""
+
+    def needs(self, block: bytes) -> int:
+        if _search_error(block):
+            return PARSE
+        if _search_usage(block):
+            return KEEP
+        if not self._model and self._openings < OPENING_BLOCKS_MAX:
+            self._openings += 1
+            return PARSE
+        return SKIP
+
+    def document(self, document: dict[str, object]) -> None:
+        block = document.get("usage")
+        if not block:
+            block = as_dict(document.get("x_groq")).get("usage")
+        self._model = as_text(document.get("model"))[:MODEL_CHARS_MAX] or self._model
+        self._id = as_text(document.get("id")) or self._id
+        self._error = error_name(document.get("error")) or self._error
+        choices = as_list(document.get("choices"))
+        if type(block) is dict:
+            usage = usage_from(block)
+            if usage is not None:
+                self._usage = usage
+                self._tier = as_text(block.get("service_tier")) or self._tier
+                usage.units = self._units(block)
+                self.finished = self.finished or not choices
+        self._tier = as_text(document.get("service_tier")) or self._tier
+        if self._choices == 1 and choices and as_dict(choices[0]).get("finish_reason"):
+            self.finished = True
+
+    def _units(self, block: dict[str, object]) -> dict[str, int]:
+        reported = first_dict(block, "server_tool_use_details", "server_tool_use")
+        searches = first_count(reported, "web_search_requests")
+        if searches is None:  # Perplexity
+            searches = first_count(block, "num_search_queries")
+        if searches is None:
+            searches = int(self._searches or "search_context_size" in block)
+        return {"web_search": searches} if searches else {}
+
+    def marker(self, data: bytes) -> None:
+        if data.strip() == b"[DONE]":
+            self.finished = True
+
+    def fragment(self, usage: dict[str, object], model: str) -> None:
+        self._usage = usage_from(usage) or self._usage
+        self._model = model or self._model
+
+    def text_bytes(self, document: dict[str, object]) -> int:
+        return text_bytes(document.get("choices"))
+
+    def reading(self) -> Reading:
+        if self._usage is not None:
+            self._usage.service_tier = service_tier(self._tier)
+        return Reading(
+            usage=self._usage,
+            model=self._model,
+            response_id=self._id,
+            complete=self.finished,
+            error=self._error,
+            partial=self._usage is not None and not self.finished,
+        )
+
+
+_TERMINAL = frozenset(("response.completed", "response.incomplete", "response.failed"))
+
+
+class ResponsesReader:
+    """responses and responses/compact: usage stands in the terminal event, tools in the items."""
+
+    usage_key = b"usage"
+
+    def __init__(self) -> None:
+        self.finished = False
+        self._openings = 0
+        self._usage: Usage | None = None
+        self._model = self._id = self._error = ""
+        self._items: dict[str, dict[str, object]] = {}
+
+    def needs(self, block: bytes) -> int:
+        if _search_usage(block) or _search_error(block) or _search_item_done(block):
+            return PARSE
+        if not self._model and self._openings < OPENING_BLOCKS_MAX:
+            self._openings += 1
+            return PARSE
+        return SKIP
+
+    def document(self, document: dict[str, object]) -> None:
+        kind = as_text(document.get("type"))
+        if kind == "response.output_item.done":
+            self._item(document.get("item"))
+        self._error = error_name(document.get("error")) or self._error
+        if kind == "error":
+            self._error = self._error or as_text(document.get("code"))[:64] or "error"
+        body = as_dict(document.get("response")) or document
+        self._model = as_text(body.get("model"))[:MODEL_CHARS_MAX] or self._model
+        if not kind or kind.startswith("response."):
+            self._id = as_text(body.get("id")) or self._id
+        self._error = error_name(body.get("error")) or self._error
+        for item in as_list(body.get("output")):
+            self._item(item)
+        block = body.get("usage")
+        if type(block) is dict:
+            self._read_usage(block, body)
+        if kind in _TERMINAL:
+            self.finished = True
+
+    def _read_usage(self, block: dict[str, object], body: dict[str, object]) -> None:
+        usage = usage_from(block)
+        if usage is None:
+            return
+        usage.service_tier = service_tier(body.get("service_tier"))
+        images = as_dict(as_dict(body.get("tool_usage")).get("image_gen"))
+        drawn = usage_from(images)
+        if drawn is not None and drawn.total_tokens:
+            usage.passes = ((_image_model(body), drawn),)
+        self._usage = usage
+
+    def _item(self, item: object) -> None:
+        item = as_dict(item)
+        kind = as_text(item.get("type"))
+        if kind.endswith("_call") and kind not in ("function_call", "custom_tool_call"):
+            self._items[as_text(item.get("id")) or str(len(self._items))] = item
+
+    def _units(self) -> dict[str, int]:
+        """Billable tool calls. A web search bills for searching, not for opening a page; code
+        runs bill per container."""
+        units: dict[str, int] = {}
+        containers = set()
+        for key, item in self._items.items():
+            kind = as_text(item.get("type"))
+            if kind == "code_interpreter_call":
+                containers.add(as_text(item.get("container_id")) or key)
+            elif kind == "web_search_call":
+                action = as_dict(item.get("action")).get("type", "search")
+                if action == "search":
+                    units["web_search"] = units.get("web_search", 0) + 1
+            elif kind in ("file_search_call", "image_generation_call"):
+                name = kind.removesuffix("_call")
+                units[name] = units.get(name, 0) + 1
+        if containers:
+            units["code_interpreter"] = len(containers)
+        return units
+
+    def marker(self, data: bytes) -> None:
+        """Nothing but JSON is known here; some hosts add `[DONE]` after the terminal event."""
+
+    def fragment(self, usage: dict[str, object], model: str) -> None:
+        read = usage_from(usage)
+        if read is not None:
+            self._usage = read
+            self._model = self._model or model
+            self.finished = True  # only the terminal event carries usage
+
+    def text_bytes(self, document: dict[str, object]) -> int:
+        kind = as_text(document.get("type"))
+        if kind:
+            delta = as_text(document.get("delta")) if kind.endswith(".delta") else ""
+            return 0 if "audio" in kind else len(delta.encode("utf-8", "replace"))
+        return text_bytes(document.get("output"))
+
+    def reading(self) -> Reading:
+        if self._usage is not None:
+            self._usage.units = self._units()
+        return Reading(
+            usage=self._usage,
+            model=self._model,
+            response_id=self._id,
+            complete=self.finished,
+            error=self._error,
+        )
+
+
+def _image_model(body: dict[str, object]) -> str:
+    for tool in as_list(body.get("tools")):
+        if as_dict(tool).get("type") == "image_generation":
+            return as_text(as_dict(tool).get("model")) or "gpt-image-1"
+    return "gpt-image-1"
+
+
+class UsageChunkFilter:
+    """Withholds the extra chunk a client did not ask for: `choices` empty, `usage` filled.
+
+    Whole events pass at once. The start of an event is held only until it shows choices.
+    """
+
+    __slots__ = ("_edge", "_held", "_passing")
+
+    def __init__(self) -> None:
+        self._held = b""  # start of an event that may be the usage chunk
+        self._passing = False  # in the middle of an event that is not
+        self._edge = b""  # its last bytes: a blank line may straddle the pieces
+
+    def feed(self, data: bytes) -> bytes:
+        if not self._passing and not self._held and data.endswith(EVENT_ENDS):
+            return self._without_usage_chunk(data) if _search_usage(data) else data
+        passed = b""
+        if self._passing:
+            joined = self._edge + data
+            end = event_end(joined)
+            if end is None:
+                self._edge = joined[-2:]
+                return data
+            cut = end.end() - len(self._edge)
+            passed, data = data[:cut], data[cut:]
+            self._passing = False
+        return passed + self._feed_held(self._held + data)
+
+    def _feed_held(self, data: bytes) -> bytes:
+        end = last_event_end(data)
+        block, rest = data[:end], data[end:]
+        self._held = b""
+        if block and _search_usage(block):
+            block = self._without_usage_chunk(block)
+        if not rest:
+            return block
+        if len(rest) > HELD_BYTES_MAX or _search_filled_choices(rest):
+            self._passing, self._edge = True, rest[-2:]
+            return block + rest
+        self._held = rest
+        return block
+
+    def _without_usage_chunk(self, block: bytes) -> bytes:
+        kept, start = [], 0
+        while start < len(block):
+            match = event_end(block, start)
+            end = match.end() if match else len(block)
+            if not _is_usage_chunk(block[start:end]):
+                kept.append(block[start:end])
+            start = end
+        return b"".join(kept)
+
+    def finish(self) -> bytes:
+        held, self._held = self._held, b""
+        return b"" if _is_usage_chunk(held) else held
+
+
+def _is_usage_chunk(event: bytes) -> bool:
+    if not _search_usage(event) or _search_filled_choices(event):
+        return False
+    documents = event_data(event)
+    if len(documents) != 1:
+        return False
+    chunk = as_dict(decode(documents[0]))
+    return chunk.get("choices") == [] and bool(as_dict(chunk.get("usage")))
+
+
+class WithholdingMeter(EventMeter):
+    """An event meter that withholds the usage chunk."""
+
+    __slots__ = ("_filter",)
+
+    def __init__(self, reader: ChatReader) -> None:
+        super().__init__(reader)
+        self._filter = UsageChunkFilter()
+
+    def feed(self, data: bytes) -> bytes:
+        super().feed(data)
+        return self._filter.feed(data)
+
+    def finish(self) -> bytes:
+        super().finish()
+        return self._filter.finish()

@@ -1,0 +1,30 @@
+"""The dialects by name. A dialect that contradicts its own route table stops the start."""
+
+from proxy.providers.anthropic import Anthropic
+from proxy.providers.base import Dialect
+from proxy.providers.gemini import Gemini
+from proxy.providers.openai import OpenAI
+
+_DIALECTS: dict[str, type[OpenAI] | type[Anthropic] | type[Gemini]] = {
+    cls.name: cls for cls in (OpenAI, Anthropic, Gemini)
+}
+DIALECT_NAMES = tuple(sorted(_DIALECTS))
+
+
+def dialect(name: str, clamp_field: str = "") -> Dialect:
+    """A dialect for one provider. Raises KeyError for an unknown name (see DIALECT_NAMES)."""
+    return _DIALECTS[name](clamp_field)
+
+
+def _check(candidate: Dialect) -> None:
+    for method, path, route in candidate.routes():
+        found = candidate.route(method, path)
+        assert found == route, f"{candidate.name}: {method} {path} is {found}, not {route}"
+    for method in ("POST", "PUT", "PATCH"):
+        route_of_unknown = candidate.route(method, "/not/in/the/table")
+        assert route_of_unknown is not None
+        assert route_of_unknown.kind == "unmetered"
+
+
+for _name in DIALECT_NAMES:
+    _check(dialect(_name))
