@@ -1,8 +1,9 @@
 """The upstream client: keep-alive connections to providers, and requests on them.
 
     pool = Pool(connect_timeout_s=10, first_byte_timeout_s=600, idle_timeout_s=600)
-    origin = Origin.parse("https://api.openai.com/prefix", Proxies.from_environ(os.environ))
-    exchange = await pool.request(origin, head, body)
+    origin = Origin.parse("https://api.openai.com/prefix")
+    exchange = pool.exchange()
+    await pool.send(exchange, origin, head, body)
     exchange.status, exchange.headers
     while data := await exchange.read(): ...
     exchange.release()
@@ -95,29 +96,33 @@ class Pool:
     # --- requests -----------------------------------------------------------------------------
 
     def exchange(self) -> Exchange:
-        """An exchange for `request`, so that it can be aborted from the very beginning."""
+        """An exchange for `send`, so that it can be aborted from the very beginning."""
         return Exchange(self._loop or self.loop)
 
     async def request(
+        self, origin: Origin, head: bytes, body: Body = b"", *, retryable: bool = True
+    ) -> Exchange:
+        """`send` with an exchange of its own."""
+        exchange = self.exchange()
+        await self.send(exchange, origin, head, body, retryable=retryable)
+        return exchange
+
+    async def send(
         self,
+        exchange: Exchange,
         origin: Origin,
         head: bytes,
         body: Body = b"",
         *,
         retryable: bool = True,
-        exchange: Exchange | None = None,
-    ) -> Exchange:
+    ) -> None:
         """Send a request whose head (with `host` and the framing of the body, `connection`
         absent) the caller has built; returns when the head of the answer is here.
 
         An iterator's parts are written as they are, never faster than the provider reads. If a
         kept connection turns out to be dead before a byte of an answer, a request in bytes is
         sent once more on a new one. Raises UpstreamError; then the exchange is over.
-
-        Whoever must be able to abort before the head is here passes an `exchange()` of its own.
         """
-        if exchange is None:
-            exchange = Exchange(self._loop or self.loop)
         if origin.absolute_form:
             head = origin.to_absolute_form(head)
         try:
@@ -127,15 +132,13 @@ class Pool:
             if kept is not None:
                 sent_at = self._clock()
                 try:
-                    await exchange.run(kept, head, body)
-                    return exchange
+                    return await exchange.run(kept, head, body)
                 except UpstreamBroken as error:
                     fresh = self._clock() - sent_at < STALE_S
                     if error.answered or not (retryable and fresh and isinstance(body, bytes)):
                         raise
                     exchange.restart()
             await exchange.run(await self._connect(exchange, origin), head, body)
-            return exchange
         except BaseException as error:
             if isinstance(error, UpstreamError):
                 error.sent = exchange.sent  # by the first try, if the second could not connect

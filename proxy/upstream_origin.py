@@ -1,5 +1,6 @@
 """Where calls go: an origin and the way to it, decided once when a provider is configured."""
 
+import os
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -63,13 +64,13 @@ class Origin:
     host: str
     port: int
     host_header: bytes
-    prefix: bytes  # path in front of every request path, without a trailing slash; often empty
+    path_prefix: bytes  # path in front of every request path, without a trailing slash; often empty
     proxy: Proxy | None
     key: str  # origins with the same key share connections
 
     @classmethod
     def parse(cls, url: str, proxies: Proxies | None = None) -> "Origin":
-        """Raises ValueError saying what is wrong with `url`."""
+        """`proxies` None: those of the environment. Raises ValueError saying what is wrong."""
         parts = urlsplit(url)
         if parts.scheme not in DEFAULT_PORTS:
             raise ValueError(f"{url!r}: the URL must start with http:// or https://")
@@ -79,7 +80,9 @@ class Origin:
             )
         host = _host(parts, url)
         port = _port(parts, url) or DEFAULT_PORTS[parts.scheme]
-        proxy = (proxies or Proxies()).choose(parts.scheme, host, port)
+        if proxies is None:
+            proxies = Proxies.from_environ(os.environ)
+        proxy = proxies.choose(parts.scheme, host, port)
         netloc = f"[{host}]" if ":" in host else host
         if port != DEFAULT_PORTS[parts.scheme]:
             netloc = f"{netloc}:{port}"
@@ -90,7 +93,7 @@ class Origin:
             host=host,
             port=port,
             host_header=netloc.encode("ascii"),
-            prefix=quote(parts.path.rstrip("/"), safe=PATH_CHARACTERS).encode("ascii"),
+            path_prefix=quote(parts.path.rstrip("/"), safe=PATH_CHARACTERS).encode("ascii"),
             proxy=proxy,
             key=f"{parts.scheme}://{host}:{port}{via}",
         )
