@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from db.engine import ping, reader
@@ -107,8 +108,9 @@ async def _migrate(engine: AsyncEngine, revision: str, direction: str) -> None:
     async with _migrating(engine) as connection:
         try:
             await connection.run_sync(run)
-        except CommandError as exc:
-            raise DatabaseUnusable(f"cannot {direction} to {revision}: {exc}") from exc
+        except (CommandError, SQLAlchemyError) as exc:
+            reason = getattr(exc, "orig", None) or exc
+            raise DatabaseUnusable(f"cannot {direction} to {revision}: {reason}") from exc
 
 
 @asynccontextmanager
@@ -128,8 +130,12 @@ async def _migrating(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         try:
             async with connection.begin():
                 yield connection
-                broken = (await connection.exec_driver_sql("PRAGMA foreign_key_check")).first()
-                if broken is not None:
-                    raise DatabaseUnusable(f"migration left a dangling reference: {broken}")
+                await _check_references(connection)
         finally:
             await driver.execute("PRAGMA foreign_keys=ON")
+
+
+async def _check_references(connection: AsyncConnection) -> None:
+    broken = (await connection.exec_driver_sql("PRAGMA foreign_key_check")).first()
+    if broken is not None:
+        raise DatabaseUnusable(f"the migration would leave a dangling reference: {broken}")

@@ -1,8 +1,13 @@
 """Test data with defaults, so that a test names only what it is about."""
 
 import itertools
+import os
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, insert, select
 
 from db.journal_records import Amounts, Hold, Settle
+from db.models import ApiKey, Base, Organization, Team, UsageCost
 
 _numbers = itertools.count(1)
 
@@ -47,3 +52,105 @@ def a_settle(hold: Hold, charge: int = 1000, **fields: object) -> Settle:
         "first_byte_ms": 300,
     }
     return Settle(call_id=hold.call_id, held=hold.amounts, **(values | fields))
+
+
+# --- rows of the database --------------------------------------------------------------------
+
+NOW_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
+
+
+class TeamIds(NamedTuple):
+    organization_id: int
+    team_id: int
+
+
+class KeyIds(NamedTuple):
+    key_id: int
+    organization_id: int
+    team_id: int
+
+
+def a_uuid7(at_ms: int = NOW_MS) -> bytes:
+    """A UUIDv7; later ones are larger."""
+    number = next(_numbers)
+    tail = (7 << 76) | (number >> 62 & 0xFFF) << 64 | (2 << 62) | (number & (2**62 - 1))
+    return ((at_ms & (2**48 - 1)) << 80 | tail).to_bytes(16, "big")
+
+
+def stored(connection: Connection, model: type[Base], **values: Any) -> int:
+    """Insert a row; returns its id."""
+    table: Any = model.__table__
+    return int(
+        connection.execute(insert(table).values(**values).returning(table.c.id)).scalar_one()
+    )
+
+
+def a_stored_team(
+    connection: Connection, organization: str = "acme", team: str = "search"
+) -> TeamIds:
+    common = {"source": "config", "created_at_ms": NOW_MS}
+    found = connection.execute(select(Organization.id).where(Organization.name == organization))
+    organization_id = found.scalar() or stored(
+        connection, Organization, name=organization, **common
+    )
+    team_id = stored(connection, Team, organization_id=organization_id, name=team, **common)
+    return TeamIds(organization_id, team_id)
+
+
+def a_stored_key(
+    connection: Connection, name: str = "", team: TeamIds | None = None, **values: Any
+) -> KeyIds:
+    name = name or f"key-{next(_numbers)}"
+    team = team or a_stored_team(connection, team=f"team-{next(_numbers)}")
+    defaults = {
+        "sha256": os.urandom(32).hex(),
+        "source": "config",
+        "created_at_ms": NOW_MS,
+    }
+    key_id = stored(connection, ApiKey, name=name, team_id=team.team_id, **(defaults | values))
+    return KeyIds(key_id, *team)
+
+
+def a_row(key: KeyIds, **values: Any) -> dict[str, Any]:
+    """A complete cost row: a finished chat call of 100 + 50 tokens for 0.0001 USD."""
+    at_ms = values.get("at_ms", NOW_MS)
+    defaults = {
+        "call_id": a_uuid7(at_ms),
+        "at_ms": at_ms,
+        **key._asdict(),
+        "project_id": None,
+        "user_id": None,
+        "charge_set_id": None,
+        "adjusts": None,
+        "provider": "openai",
+        "model": "gpt-5",
+        "route": "chat.completions",
+        "stream": False,
+        "http_status": 200,
+        "ending": "complete",
+        "usage_source": "reported",
+        "input_tokens": 100,
+        "cache_read_tokens": 0,
+        "cache_write_tokens": 0,
+        "output_tokens": 50,
+        "reasoning_tokens": 0,
+        "usage": {"input_tokens": 100, "output_tokens": 50},
+        "price_id": None,
+        "cost_nano": 100_000,
+        "cost_items": [["input", 100, 250 * 10**9], ["output", 50, 1500 * 10**9]],
+        "hold_nano": 1_000_000,
+        "charged_tokens": 150,
+        "charged_requests": 1,
+        "duration_ms": 800,
+        "first_byte_ms": 300,
+        "client_retry": 0,
+        "flags": 0,
+        "error": "",
+        "response_id": "",
+        "tags": None,
+    }
+    return defaults | values
+
+
+def insert_rows(connection: Connection, *rows: dict[str, Any]) -> None:
+    connection.execute(insert(UsageCost), list(rows))

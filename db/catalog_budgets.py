@@ -1,0 +1,239 @@
+"""Budgets as rows: the scope each hangs on, and what makes two of them the same."""
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Select, case, insert, select, update
+
+from db.catalog_types import BudgetRow, DeclaredBudget
+from db.errors import CatalogError
+from db.models import (
+    ApiKey,
+    Base,
+    Budget,
+    KeyBudget,
+    Organization,
+    OrganizationBudget,
+    Project,
+    ProjectBudget,
+    Team,
+    TeamBudget,
+    User,
+    UserBudget,
+    Window,
+)
+
+Query = Select[*tuple[Any, ...]]
+
+IDENTITY_CHARS_MAX = 512
+ROW_OPTIONS = BudgetRow._fields[BudgetRow._fields.index("clamp") :]
+
+
+class Scope(NamedTuple):
+    """A kind of scope: its joined table, the column that names the owner, and the owners alive,
+    as (id, the parts of its path)."""
+
+    joined: type[Base]
+    owner: str
+    alive: Query
+
+
+SCOPES = {
+    "organization": Scope(
+        OrganizationBudget,
+        "organization_id",
+        select(Organization.id, Organization.name).where(Organization.tombstoned_at_ms.is_(None)),
+    ),
+    "team": Scope(
+        TeamBudget,
+        "team_id",
+        select(Team.id, Organization.name, Team.name)
+        .join(Organization, Team.organization_id == Organization.id)
+        .where(Team.tombstoned_at_ms.is_(None), Organization.tombstoned_at_ms.is_(None)),
+    ),
+    "project": Scope(
+        ProjectBudget,
+        "project_id",
+        select(Project.id, Organization.name, Team.name, Project.name)
+        .join(Team, Project.team_id == Team.id)
+        .join(Organization, Team.organization_id == Organization.id)
+        .where(
+            Project.tombstoned_at_ms.is_(None),
+            Team.tombstoned_at_ms.is_(None),
+            Organization.tombstoned_at_ms.is_(None),
+        ),
+    ),
+    "user": Scope(
+        UserBudget,
+        "user_id",
+        select(User.id, Organization.name, User.name)
+        .join(Organization, User.organization_id == Organization.id)
+        .where(User.tombstoned_at_ms.is_(None), Organization.tombstoned_at_ms.is_(None)),
+    ),
+    "key": Scope(
+        KeyBudget,
+        "key_id",
+        select(ApiKey.id, ApiKey.name).where(ApiKey.revoked_at_ms.is_(None)),
+    ),
+}
+
+
+def identity_of(budget: DeclaredBudget) -> str:
+    """What makes a budget the same one again, so that it finds what was spent already.
+
+    Neither the limit nor the options are part of it.
+    """
+    parts = (
+        budget.scope,
+        budget.unit,
+        budget.period,
+        budget.timezone,
+        f"w{budget.week_start}",
+        f"d{budget.month_day}",
+        f"models={','.join(sorted(budget.models))}",
+        f"providers={','.join(sorted(budget.providers))}",
+    )
+    identity = "|".join(parts)
+    if len(identity) <= IDENTITY_CHARS_MAX:
+        return identity
+    digest = hashlib.sha256(identity.encode()).hexdigest()
+    return f"{identity[: IDENTITY_CHARS_MAX - len(digest) - 1]}#{digest}"
+
+
+def sync_budgets(connection: Connection, declared: Iterable[DeclaredBudget], now_ms: int) -> bool:
+    """Make the declared budgets the live ones of source `config`. True: something changed."""
+    owners = {kind: _paths(connection, kind) for kind in SCOPES}
+    rows = {row.identity: row for row in connection.execute(select(Budget.__table__))}
+    seen: set[str] = set()
+    changed = False
+    for budget in declared:
+        kind = budget.scope.partition("/")[0]
+        owner_id = owners.get(kind, {}).get(budget.scope)
+        if owner_id is None:
+            raise CatalogError(_unknown_scope(budget.scope))
+        identity = identity_of(budget)
+        if identity in seen:
+            raise CatalogError(
+                f"budget on {budget.scope} in {budget.unit} per {budget.period} is declared twice"
+            )
+        seen.add(identity)
+        changed |= _store(connection, rows.get(identity), identity, budget, kind, owner_id, now_ms)
+    gone = [
+        row.id
+        for identity, row in rows.items()
+        if identity not in seen and row.source == "config" and row.tombstoned_at_ms is None
+    ]
+    if gone:
+        tombstone = update(Budget).where(Budget.id.in_(gone)).values(tombstoned_at_ms=now_ms)
+        connection.execute(tombstone)
+    return changed or bool(gone)
+
+
+def load_budgets(connection: Connection) -> list[BudgetRow]:
+    """The live budgets on live scopes, by id."""
+    out: list[BudgetRow] = []
+    for kind, scope in SCOPES.items():
+        paths = {owner_id: path for path, owner_id in _paths(connection, kind).items()}
+        joined: Any = scope.joined.__table__
+        query = (
+            select(Budget.__table__, joined.c[scope.owner].label("owner_id"))
+            .join(joined, joined.c.budget_id == Budget.id)
+            .where(Budget.tombstoned_at_ms.is_(None))
+        )
+        out.extend(
+            _budget_row(row, paths[row.owner_id])
+            for row in connection.execute(query)
+            if row.owner_id in paths
+        )
+    return sorted(out)
+
+
+def set_limit(connection: Connection, budget_id: int, limit: int) -> None:
+    """Change a limit. What was committed above a lowered one stays, and may only shrink."""
+    connection.execute(update(Budget).where(Budget.id == budget_id).values(limit_value=limit))
+    granted = Window.committed - Window.overage
+    kept = case((granted > limit + Window.extra, granted), else_=0)
+    connection.execute(
+        update(Window).where(Window.budget_id == budget_id).values(lowered_from=kept)
+    )
+
+
+def _paths(connection: Connection, kind: str) -> dict[str, int]:
+    return {
+        "/".join((kind, *names)): owner_id
+        for owner_id, *names in connection.execute(SCOPES[kind].alive)
+    }
+
+
+def _unknown_scope(scope: str) -> str:
+    kind = scope.partition("/")[0]
+    if kind not in SCOPES:
+        return f"budget scope {scope!r}: {kind!r} is not a kind of scope ({', '.join(SCOPES)})"
+    return f"budget scope {scope!r}: no such {kind}"
+
+
+def _store(
+    connection: Connection,
+    row: Any,
+    identity: str,
+    budget: DeclaredBudget,
+    kind: str,
+    owner_id: int,
+    now_ms: int,
+) -> bool:
+    scope = SCOPES[kind]
+    values = {
+        "options": dict(budget.options),
+        "source": "config",
+        "tombstoned_at_ms": None,
+    }
+    joined: Any = scope.joined.__table__
+    if row is None:
+        new = insert(Budget).values(
+            identity=identity,
+            scope_kind=kind,
+            unit=budget.unit,
+            limit_value=budget.limit,
+            period=budget.period,
+            timezone=budget.timezone,
+            week_start=budget.week_start,
+            month_day=budget.month_day,
+            models=list(budget.models),
+            providers=list(budget.providers),
+            created_at_ms=now_ms,
+            **values,
+        )
+        budget_id = connection.execute(new.returning(Budget.id)).scalar_one()
+        connection.execute(insert(joined).values({"budget_id": budget_id, scope.owner: owner_id}))
+        return True
+    changed = any(getattr(row, name) != value for name, value in values.items())
+    if changed:
+        connection.execute(update(Budget).where(Budget.id == row.id).values(values))
+    if row.limit_value != budget.limit:
+        set_limit(connection, row.id, budget.limit)
+        changed = True
+    # A path can have come to name another row: a key renamed, and a new one of the old name.
+    moved = connection.execute(
+        update(joined)
+        .where(joined.c.budget_id == row.id, joined.c[scope.owner] != owner_id)
+        .values({scope.owner: owner_id})
+    )
+    return changed or moved.rowcount > 0
+
+
+def _budget_row(row: Any, scope: str) -> BudgetRow:
+    options = {name: row.options[name] for name in ROW_OPTIONS if name in row.options}
+    return BudgetRow(
+        row.id,
+        scope,
+        row.unit,
+        row.limit_value,
+        row.period,
+        row.timezone,
+        row.week_start,
+        row.month_day,
+        tuple(row.models),
+        tuple(row.providers),
+        **options,
+    )
