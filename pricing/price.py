@@ -46,6 +46,9 @@ _INPUT_ONLY_MODES = frozenset({"embedding", "rerank", "moderation"})
 # An image's tokens follow its pixels: the most seen on any model, unless the entry knows better.
 IMAGE_TOKENS_MAX = 8_500
 
+# What a call to a model declared free is taken to use at most, each way.
+FREE_TOKENS_MAX = 131_072
+
 # The price of a web search where an overlay sets one.
 SEARCH = "web_search_cost_per_query"
 
@@ -156,8 +159,9 @@ class Price:
 
     @classmethod
     def free(cls, provider: str, model: str) -> Self:
-        """A model declared free."""
-        return cls(provider, model, {INPUT: "0", OUTPUT: "0"})
+        """A model declared free. Its maxima only matter to budgets in tokens."""
+        maxima = {"max_input_tokens": FREE_TOKENS_MAX, "max_output_tokens": FREE_TOKENS_MAX}
+        return cls(provider, model, {INPUT: "0", OUTPUT: "0", **maxima})
 
     def at(self, at_s: float) -> Self:
         """This price as it is for a call made at a unix time. Bounds are made with the price
