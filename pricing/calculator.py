@@ -36,16 +36,20 @@ class Cost(NamedTuple):
     items: list[Item]
 
 
-def cost(usage: Usage, price: Price, quote: Quote | None = None) -> Cost:
+def cost(
+    usage: Usage, price: Price, quote: Quote | None = None, *, at_s: float | None = None
+) -> Cost:
     """Price usage. `quote` finds the prices of passes billed at other models; a pass whose model
-    is unknown is priced like the call itself."""
+    is unknown is priced like the call itself. `at_s` is when the call was made, in unix seconds:
+    some prices are lower at certain hours; without it they are the standard ones."""
     if price.unpriced and usage.provider_cost_nano:
         figure = usage.provider_cost_nano
         return Cost(figure, [("provider_figure", figure, ATTO_PER_NANO)])
     items: list[Item] = []
-    atto = _add(usage, price, "", items)
+    atto = _add(usage, price if at_s is None else price.at(at_s), "", items)
     for model, part in usage.passes:
         other = (quote(model) if quote and model else None) or price
+        other = other if at_s is None else other.at(at_s)
         atto += _add(part, other, f"@{model}" if model else "", items)
     return Cost(nano_from_atto(atto), items)
 

@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import Any, Self
 
 from pricing.errors import PricingError
+from pricing.off_peak import off_peak_entry, parse_off_peak
 from pricing.rates import (
     INPUT,
     INPUT_BUCKETS,
@@ -44,6 +45,9 @@ _INPUT_ONLY_MODES = frozenset({"embedding", "rerank", "moderation"})
 
 # An image's tokens follow its pixels: the most seen on any model, unless the entry knows better.
 IMAGE_TOKENS_MAX = 8_500
+
+# What a call to a model declared free is taken to use at most, each way.
+FREE_TOKENS_MAX = 131_072
 
 # The price of a web search where an overlay sets one.
 SEARCH = "web_search_cost_per_query"
@@ -95,6 +99,8 @@ class Price:
         "_bands",
         "_dearest",
         "_factors",
+        "_off_peak",
+        "_off_peak_twin",
         "entry",
         "generates",
         "image_tokens_max",
@@ -127,6 +133,9 @@ class Price:
             and "claude" not in model
             and entry.get("web_search_billing_unit") != "per_query"
         )
+        block = entry.get("off_peak_pricing")
+        self._off_peak = parse_off_peak(block) if block else None
+        self._off_peak_twin: Self | None = None
         self.unpriced = bool(entry.get("unpriced"))
         self._factors = _factors(entry)
         self._bands: dict[tuple[str, str, bool], Bands] = {}
@@ -138,7 +147,7 @@ class Price:
         """Compile an entry. Raises PricingError, naming the model, for a malformed one."""
         try:
             return cls(provider, model, entry)
-        except (PricingError, KeyError, TypeError, ValueError, IndexError) as error:
+        except (PricingError, LookupError, TypeError, ValueError, OSError) as error:
             raise PricingError(f"{provider}/{model}: {error}") from error
 
     @classmethod
@@ -150,8 +159,21 @@ class Price:
 
     @classmethod
     def free(cls, provider: str, model: str) -> Self:
-        """A model declared free."""
-        return cls(provider, model, {INPUT: "0", OUTPUT: "0"})
+        """A model declared free. Its maxima only matter to budgets in tokens."""
+        maxima = {"max_input_tokens": FREE_TOKENS_MAX, "max_output_tokens": FREE_TOKENS_MAX}
+        return cls(provider, model, {INPUT: "0", OUTPUT: "0", **maxima})
+
+    def at(self, at_s: float) -> Self:
+        """This price as it is for a call made at a unix time. Bounds are made with the price
+        itself, whose rates are the standard ones."""
+        if self._off_peak is None or not self._off_peak.open_at(at_s):
+            return self
+        if self._off_peak_twin is None:
+            twin = type(self)(self.provider, self.model, off_peak_entry(self.entry))
+            twin.entry = self.entry
+            twin._off_peak = None
+            self._off_peak_twin = twin
+        return self._off_peak_twin
 
     def bands(self, usage: Usage) -> Bands:
         """The rates that apply to this usage's service tier, region and speed."""

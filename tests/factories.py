@@ -8,6 +8,12 @@ from sqlalchemy import Connection, insert, select
 
 from db.journal_records import Amounts, Hold, Settle
 from db.models import ApiKey, Base, Organization, Team, UsageCost
+from collections.abc import Mapping
+from pathlib import Path
+
+from db.journal_records import Amounts, Hold, Settle
+from pricing.price import Price
+from pricing.table import PriceTable, write_table
 
 _numbers = itertools.count(1)
 
@@ -154,3 +160,36 @@ def a_row(key: KeyIds, **values: Any) -> dict[str, Any]:
 
 def insert_rows(connection: Connection, *rows: dict[str, Any]) -> None:
     connection.execute(insert(UsageCost), list(rows))
+def a_price(provider: str = "openai", model: str = "model-1", **entry: object) -> Price:
+    """1 and 10 USD per million tokens, a window of 100,000 and an output of 8,000 tokens."""
+    return Price.compile(provider, model, an_entry(**entry))
+
+
+def an_entry(**entry: object) -> dict[str, object]:
+    values: dict[str, object] = {
+        "input_cost_per_token": "0.000001",
+        "output_cost_per_token": "0.00001",
+        "max_input_tokens": 100_000,
+        "max_output_tokens": 8_000,
+        "mode": "chat",
+    }
+    return values | entry
+
+
+def a_table(
+    directory: Path,
+    entries: Mapping[tuple[str, str], Mapping[str, object]] | None = None,
+    table_id: str = "2026-11-21-test",
+    effective_from: str = "2026-11-21",
+) -> PriceTable:
+    if entries is None:
+        entries = {("openai", "model-1"): an_entry()}
+    info = write_table(
+        directory,
+        entries,
+        table_id=table_id,
+        source="test",
+        source_sha256="0" * 64,
+        effective_from=effective_from,
+    )
+    return PriceTable.open(info.path)
