@@ -7,13 +7,14 @@ without `alt=sse`). What is held is at most one incomplete event; of one larger 
 
 import re
 
+from msgspec import DecodeError, Raw
+from msgspec.json import Decoder
+
 EVENT_BYTES_MAX = 2**20
 TAIL_BYTES = 2**16
 
 EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
 event_end = re.compile(rb"\r?\n\r?\n|\r\r").search
-_split_events = re.compile(rb"\r?\n\r?\n|\r\r").split
-_split_lines = re.compile(rb"\r\n|\n|\r").split
 
 
 def last_event_end(data: bytes | bytearray, start: int = 0) -> int:
@@ -65,11 +66,13 @@ class EventBlocks:
 
 def event_data(block: bytes) -> list[bytes]:
     """The data of each event of a block, its `data:` lines joined; events without are skipped."""
+    if b"\r" in block:
+        block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     found = []
-    for event in _split_events(block):
+    for event in block.split(b"\n\n"):
         lines = [
             line[6:] if line[5:6] == b" " else line[5:]
-            for line in _split_lines(event)
+            for line in event.split(b"\n")
             if line.startswith(b"data:")
         ]
         if lines:
@@ -80,8 +83,17 @@ def event_data(block: bytes) -> list[bytes]:
 # Skips everything outside strings but brackets, whole strings included.
 _skip = re.compile(rb'(?:[^"\[\]{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.DOTALL).match
 _skip_in_string = re.compile(rb"[^\"\\]*+(?:\\.[^\"\\]*+)*+", re.DOTALL).match
+_validate = Decoder(Raw).decode
 _QUOTE, _BACKSLASH = ord('"'), ord("\\")
 _OPENING, _CLOSING = frozenset(b"[{"), frozenset(b"]}")
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        _validate(data)
+    except (DecodeError, RecursionError):
+        return False
+    return True
 
 
 class ArrayElements:
@@ -100,6 +112,10 @@ class ArrayElements:
     def feed(self, data: bytes) -> list[bytes]:
         """Take bytes; return the objects they complete."""
         held = self._held
+        if not held and self._depth == self._top == 1:
+            alone = data.strip(b", \t\r\n")
+            if alone.startswith(b"{") and alone.endswith(b"}") and _is_json(alone):
+                return [alone]  # the usual case: one piece is one element
         held += data
         elements: list[bytes] = []
         while self._advance(held):

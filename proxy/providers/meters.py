@@ -165,7 +165,8 @@ class EventMeter:
             self._scan(rest)
         return b""
 
-    def _scan(self, block: bytes) -> None:
+    def _scan(self, block: bytes) -> int:
+        """Note a block of whole events; return what its reader needed of it."""
         self._bytes += len(block)
         if block[0] != COMMENT or b"data:" in block:
             self._last = block
@@ -179,6 +180,7 @@ class EventMeter:
                 self._parse(block)
             else:
                 self._kept = block
+        return need
 
     def _parse_kept(self) -> None:
         if self._kept:

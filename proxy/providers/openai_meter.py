@@ -387,7 +387,10 @@ class WithholdingMeter(EventMeter):
         self._filter = UsageChunkFilter()
 
     def feed(self, data: bytes) -> bytes:
-        super().feed(data)
+        block = self._splitter.feed(data)
+        need = self._scan(block) if block else SKIP
+        if need == SKIP and block is data:
+            return data  # whole events, none with usage
         return self._filter.feed(data)
 
     def finish(self) -> bytes:
