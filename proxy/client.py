@@ -40,7 +40,9 @@ class AsgiClient:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
-        self.raw_path: bytes = scope.get("raw_path") or quote(scope["path"], safe=_PATH_SAFE).encode()
+        self.raw_path: bytes = (
+            scope.get("raw_path") or quote(scope["path"], safe=_PATH_SAFE).encode()
+        )
         self.query: bytes = scope["query_string"]
         self.headers: Headers = scope["headers"]
         self.started = False  # the status line is out: an error can only cut the stream now

@@ -21,10 +21,37 @@ _OPAQUE = frozenset(
 )
 
 
-def estimated_usage(facts: Facts, reading: Reading) -> Usage:
-    """Usage to charge when `reading` is not a full report: its usage is None or partial."""
-    delivered = reading.delivered_output_tokens if facts.size.generates else 0
-    if reading.usage is not None:
+_INPUTS = (
+    *("input_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens"),
+    *("input_audio_tokens", "cache_read_audio_tokens", "input_image_tokens"),
+    *("cache_read_image_tokens", "input_video_tokens"),
+)
+_OUTPUTS = ("output_tokens", "reasoning_tokens", "output_audio_tokens", "output_image_tokens")
+
+
+def cut_to(usage: Usage, bound: Usage) -> Usage:
+    """An estimate within a ceiling's usage: no total above the ceiling's, no part above its
+    total, no pass on top. What it costs at any rate is then at most the hold."""
+    cut = replace(usage, passes=())
+    for name in _INPUTS:
+        setattr(cut, name, min(getattr(usage, name), bound.input_tokens))
+    for name in _OUTPUTS:
+        setattr(cut, name, min(getattr(usage, name), bound.output_tokens))
+    cut.units = {
+        name: min(count, bound.units[name])
+        for name, count in usage.units.items()
+        if name in bound.units
+    }
+    return cut
+
+
+def estimated_usage(facts: Facts, reading: Reading | None) -> Usage:
+    """Usage to charge when `reading` is not a full report: its usage is None or partial; `reading`
+    itself is None when no byte of an answer came."""
+    delivered = 0
+    if reading is not None and facts.size.generates:
+        delivered = reading.delivered_output_tokens
+    if reading is not None and reading.usage is not None:
         return replace(reading.usage, output_tokens=max(reading.usage.output_tokens, delivered))
     tokens = -(-_text_bytes(facts.body) // BYTES_PER_TOKEN)
     return Usage(

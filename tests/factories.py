@@ -2,16 +2,14 @@
 
 import itertools
 import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, insert, select
 
 from db.journal_records import Amounts, Hold, Settle
 from db.models import ApiKey, Base, Organization, Team, UsageCost
-from collections.abc import Mapping
-from pathlib import Path
-
-from db.journal_records import Amounts, Hold, Settle
 from pricing.price import Price
 from pricing.table import PriceTable, write_table
 

@@ -23,9 +23,11 @@ from proxy.providers.meters import (
     SKIP,
     EventMeter,
     JsonMeter,
+    decode,
     is_event_stream,
     text_bytes,
 )
+from proxy.sse import event_data
 
 MESSAGES = Route("messages", "metered", "chat")
 COMPLETE = Route("complete", "metered", "text_completion")
@@ -225,6 +227,11 @@ class MessageReader:
             self._openings += 1
             return PARSE
         return SKIP
+
+    def ends(self, block: bytes) -> bool:
+        return b"message_stop" in block and any(
+            as_dict(decode(data)).get("type") == "message_stop" for data in event_data(block)
+        )
 
     def document(self, document: dict[str, object]) -> None:
         kind = document.get("type")

@@ -34,7 +34,6 @@ class Facts:
     reasoning: bool = False  # a reasoning model or reasoning asked for: clamps no lower than 4,096
     wants_usage_chunk: bool = True  # False: the client did not ask for the extra usage chunk
     provider_options: dict[str, str] = field(default_factory=dict)  # "speed", "inference_geo", ...
-    clamp_floor: int = 0  # the API rejects an output limit below this (thinking budgets)
     json_array: bool = False  # the stream asked for is a JSON array, not server-sent events
 
 

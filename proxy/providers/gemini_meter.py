@@ -42,6 +42,9 @@ class GenerateReader:
             return PARSE
         return SKIP
 
+    def ends(self, block: bytes) -> bool:
+        return False  # this API has no last event: chunks may follow a finishReason
+
     def document(self, document: dict[str, object]) -> None:
         fields = document.get("usageMetadata")
         if type(fields) is dict and any(name.endswith("TokenCount") for name in fields):

@@ -35,6 +35,9 @@ class Reader(Protocol):
 
     def needs(self, block: bytes) -> int: ...
 
+    def ends(self, block: bytes) -> bool:
+        """Whether the dialect's last event is in a block of whole events."""
+
     def document(self, document: dict[str, object]) -> None: ...
 
     def marker(self, data: bytes) -> None:
@@ -97,13 +100,14 @@ def is_event_stream(content_type: str, *, expected: bool) -> bool:
 class JsonMeter:
     """A reply that is one JSON document."""
 
-    __slots__ = ("_parts", "_reader", "_size", "_truncated")
+    __slots__ = ("_parts", "_reader", "_size", "_truncated", "ended")
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._parts: list[bytes] = []
         self._size = 0
         self._truncated = b""  # the first bytes of a body too large to hold
+        self.ended = False  # a document ends with its body
 
     def feed(self, data: bytes) -> bytes:
         self._parts.append(data)
@@ -142,7 +146,7 @@ class JsonMeter:
 class EventMeter:
     """A reply that is a server-sent event stream."""
 
-    __slots__ = ("_bytes", "_kept", "_last", "_reader", "_sample", "_sampled", "_splitter")
+    __slots__ = ("_bytes", "_kept", "_last", "_reader", "_sample", "_sampled", "_splitter", "ended")
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -150,6 +154,7 @@ class EventMeter:
         self._last = b""  # the last block with data
         self._kept = b""  # the last block that may carry usage
         self._bytes = 0
+        self.ended = False
         self._sample: list[bytes] = []
         self._sampled = 0
 
@@ -173,6 +178,8 @@ class EventMeter:
         if self._sampled < SAMPLE_BYTES:
             self._sample.append(block[:SAMPLE_BYTES])
             self._sampled += min(len(block), SAMPLE_BYTES)
+        if self._reader.ends(block):
+            self.ended = True
         need = self._reader.needs(block)
         if need:
             if need == PARSE:

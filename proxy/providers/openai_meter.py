@@ -35,6 +35,7 @@ NANO_PER_TICK = 10  # xAI's cost_in_usd_ticks are 1e-10 USD
 _search_usage = re.compile(rb'"usage"\s*:\s*\{\s*"').search
 _search_error = re.compile(rb'"error"\s*(?:[,}]|:\s*[{"])').search
 _search_filled_choices = re.compile(rb'"choices"\s*:\s*\[\s*\{').search
+_search_terminal = re.compile(rb"response\.(?:completed|incomplete|failed)").search
 _search_item_done = re.compile(rb"response\.output_item\.done").search
 
 STANDARD_TIERS = frozenset(("", "auto", "default", "standard", "on_demand"))
@@ -142,6 +143,9 @@ class ChatReader:
             return PARSE
         return SKIP
 
+    def ends(self, block: bytes) -> bool:
+        return b"[DONE]" in block and event_data(block)[-1:] == [b"[DONE]"]
+
     def document(self, document: dict[str, object]) -> None:
         block = document.get("usage")
         if not block:
@@ -216,6 +220,11 @@ class ResponsesReader:
             self._openings += 1
             return PARSE
         return SKIP
+
+    def ends(self, block: bytes) -> bool:
+        return _search_terminal(block) is not None and any(
+            as_dict(decode(data)).get("type") in _TERMINAL for data in event_data(block)
+        )
 
     def document(self, document: dict[str, object]) -> None:
         kind = as_text(document.get("type"))
