@@ -3,6 +3,8 @@
 import itertools
 
 from db.journal_records import Amounts, Hold, Settle
+from pricing.money import NANO_PER_USD
+from proxy.wire import BudgetEntry, KeyEntry
 
 _numbers = itertools.count(1)
 
@@ -47,3 +49,27 @@ def a_settle(hold: Hold, charge: int = 1000, **fields: object) -> Settle:
         "first_byte_ms": 300,
     }
     return Settle(call_id=hold.call_id, held=hold.amounts, **(values | fields))
+
+
+def a_key(**fields: object) -> KeyEntry:
+    values: dict[str, object] = {
+        "id": 7,
+        "sha256": "ab" * 32,
+        "name": "search-prod",
+        "organization_id": 1,
+        "organization": "acme",
+        "team_id": 2,
+        "team": "search",
+    }
+    return KeyEntry(**(values | fields))
+
+
+def a_budget(**fields: object) -> BudgetEntry:
+    values: dict[str, object] = {
+        "id": next(_numbers),
+        "scope": "team/acme/search",
+        "unit": "usd",
+        "limit": 20 * NANO_PER_USD,
+        "period": "day",
+    }
+    return BudgetEntry(**(values | fields))
