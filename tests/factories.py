@@ -12,6 +12,8 @@ from db.journal_records import Amounts, Hold, Settle
 from db.models import ApiKey, Base, Organization, Team, UsageCost
 from pricing.price import Price
 from pricing.table import PriceTable, write_table
+from pricing.money import NANO_PER_USD
+from proxy.wire import BudgetEntry, KeyEntry
 
 _numbers = itertools.count(1)
 
@@ -191,3 +193,25 @@ def a_table(
         effective_from=effective_from,
     )
     return PriceTable.open(info.path)
+def a_key(**fields: object) -> KeyEntry:
+    values: dict[str, object] = {
+        "id": 7,
+        "sha256": "ab" * 32,
+        "name": "search-prod",
+        "organization_id": 1,
+        "organization": "acme",
+        "team_id": 2,
+        "team": "search",
+    }
+    return KeyEntry(**(values | fields))
+
+
+def a_budget(**fields: object) -> BudgetEntry:
+    values: dict[str, object] = {
+        "id": next(_numbers),
+        "scope": "team/acme/search",
+        "unit": "usd",
+        "limit": 20 * NANO_PER_USD,
+        "period": "day",
+    }
+    return BudgetEntry(**(values | fields))

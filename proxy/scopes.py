@@ -1,0 +1,183 @@
+"""Who a call is charged to: principals, the scopes they belong to, and the budgets that apply.
+
+A scope's path is its kind and the names that lead to it: `team/acme/search`. Names hold no
+slash, except the last.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from proxy.errors import Refusal
+from proxy.wire import BudgetEntry, KeyEntry
+
+USER_CHARS_MAX = 128
+CACHED_MATCHES_MAX = 4096
+
+
+class Principal:
+    """The caller of one call: its key, and the user and project it acts for ("": none)."""
+
+    __slots__ = ("key", "project", "project_id", "user")
+
+    def __init__(self, key: KeyEntry, user: str, project: str, project_id: int) -> None:
+        self.key = key
+        self.user = user
+        self.project = project
+        self.project_id = project_id
+
+    @classmethod
+    def of(
+        cls, key: KeyEntry, user: str, project: str, projects: Mapping[tuple[int, str], int]
+    ) -> "Principal":
+        """Complete a key with what the request's headers name ("": nothing).
+
+        `projects` maps (team id, name) to the id. Raises Refusal invalid_tollkeeper_header for a
+        project the team does not have, and for a contradiction with what the key is bound to.
+        """
+        if user and user != key.user:
+            _check_user(key, user)
+        if not project or project == key.project:
+            return cls(key, key.user or user, key.project, key.project_id)
+        if key.project_id:
+            raise _invalid(f"project: the key '{key.name}' is bound to '{key.project}'")
+        project_id = projects.get((key.team_id, project))
+        if project_id is None:
+            raise _invalid(f"project: the team '{key.team}' has no project '{project[:128]}'")
+        return cls(key, key.user or user, project, project_id)
+
+    @property
+    def key_id(self) -> int:
+        return self.key.id
+
+    @property
+    def key_name(self) -> str:
+        return self.key.name
+
+    @property
+    def organization_id(self) -> int:
+        return self.key.organization_id
+
+    @property
+    def organization(self) -> str:
+        return self.key.organization
+
+    @property
+    def team_id(self) -> int:
+        return self.key.team_id
+
+    @property
+    def team(self) -> str:
+        return self.key.team
+
+    @property
+    def refusal_status(self) -> int:
+        return self.key.refusal_status
+
+    def allows_model(self, model: str) -> bool:
+        return not self.key.models or _matches(self.key.models, model)
+
+    def allows_provider(self, name: str) -> bool:
+        return not self.key.providers or _matches(self.key.providers, name)
+
+
+def _check_user(key: KeyEntry, user: str) -> None:
+    if key.user:
+        raise _invalid(f"user: the key '{key.name}' is bound to '{key.user}'")
+    if len(user) > USER_CHARS_MAX or not user.isprintable():
+        raise _invalid(f"user: expected at most {USER_CHARS_MAX} printable characters")
+
+
+def _invalid(what: str) -> Refusal:
+    return Refusal("invalid_tollkeeper_header", f"x-tollkeeper-{what}.")
+
+
+# --- scopes -------------------------------------------------------------------------------------
+
+
+class ScopeKind(NamedTuple):
+    """A level of the hierarchy that a budget can hang on; one entry of `SCOPE_KINDS`."""
+
+    name: str
+    parts: tuple[str, ...]  # what its path names, for people
+    names: Callable[[Principal], tuple[str, ...]]  # the path's names for a caller; "" = none
+
+
+SCOPE_KINDS = {
+    kind.name: kind
+    for kind in (
+        ScopeKind("organization", ("ORG",), lambda p: (p.organization,)),
+        ScopeKind("team", ("ORG", "TEAM"), lambda p: (p.organization, p.team)),
+        ScopeKind(
+            "project",
+            ("ORG", "TEAM", "PROJECT"),
+            lambda p: (p.organization, p.team, p.project),
+        ),
+        ScopeKind("user", ("ORG", "USER"), lambda p: (p.organization, p.user)),
+        ScopeKind("key", ("KEY",), lambda p: (p.key_name,)),
+    )
+}
+
+
+def parse_scope(path: str) -> tuple[ScopeKind, tuple[str, ...]]:
+    """The kind and the names of a scope's path. Raises ValueError that says what is expected."""
+    name, _, rest = path.partition("/")
+    kind = SCOPE_KINDS.get(name)
+    if kind is None:
+        raise ValueError(f"scope {path!r}: the kind is one of {', '.join(SCOPE_KINDS)}")
+    names = tuple(rest.split("/", len(kind.parts) - 1))
+    if len(names) != len(kind.parts) or not all(names):
+        raise ValueError(f"scope {path!r}: expected {'/'.join((name, *kind.parts))}")
+    return kind, names
+
+
+def scopes_of(principal: Principal) -> list[str]:
+    """Paths of all scopes that a caller belongs to, the widest first."""
+    found = []
+    for kind in SCOPE_KINDS.values():
+        names = kind.names(principal)
+        if all(names):
+            found.append("/".join((kind.name, *names)))
+    return found
+
+
+# --- budgets ------------------------------------------------------------------------------------
+
+
+class BudgetIndex:
+    """The budgets of one snapshot, found by who calls what."""
+
+    def __init__(self, budgets: Iterable[BudgetEntry]) -> None:
+        """Raises ValueError for a scope that could never match: it would be no limit at all."""
+        self._by_scope: dict[str, list[BudgetEntry]] = {}
+        self._cache: dict[tuple[int, str, int, str, str], tuple[BudgetEntry, ...]] = {}
+        for budget in budgets:
+            parse_scope(budget.scope)
+            self._by_scope.setdefault(budget.scope, []).append(budget)
+
+    def match(self, principal: Principal, provider: str, model: str) -> tuple[BudgetEntry, ...]:
+        """All budgets a call is charged to, by id."""
+        key = (principal.key.id, principal.user, principal.project_id, provider, model)
+        found = self._cache.get(key)
+        if found is None:
+            if len(self._cache) >= CACHED_MATCHES_MAX:  # clients choose users and models
+                self._cache.clear()
+            found = self._cache[key] = self._match(principal, provider, model)
+        return found
+
+    def _match(self, principal: Principal, provider: str, model: str) -> tuple[BudgetEntry, ...]:
+        applicable = [
+            budget
+            for scope in scopes_of(principal)
+            for budget in self._by_scope.get(scope, ())
+            if (not budget.models or _matches(budget.models, model))
+            and (not budget.providers or _matches(budget.providers, provider))
+        ]
+        return tuple(sorted(applicable, key=lambda budget: budget.id))
+
+
+def _matches(globs: tuple[str, ...], name: str) -> bool:
+    """Case does not matter: some providers accept model names in any, and a filter that case
+    slips through would be no limit."""
+    name = name.lower()
+    return any(fnmatchcase(name, glob.lower()) for glob in globs)
