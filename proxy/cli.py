@@ -152,4 +152,3 @@ def main(ctx: click.Context, config_option: str | None, debug: bool) -> None:
 def subgroup(help: str) -> Callable[[Callable[[], None]], click.Group]:
     """A command with subcommands of its own."""
     return click.group(help=help, context_settings={"help_option_names": ["-h", "--help"]})
-

@@ -1,0 +1,54 @@
+"""One free call to each provider: is it there, and does it take the key?"""
+
+import asyncio
+from collections.abc import Mapping
+
+import httpx
+
+from proxy.config import Provider
+
+TIMEOUT_S = 15
+
+# dialect -> (path of the list of models, the header its key goes into, further headers)
+_MODELS = {
+    "openai": ("/v1/models", "authorization", {}),
+    "anthropic": ("/v1/models", "x-api-key", {"anthropic-version": "2023-06-01"}),
+    "gemini": ("/v1beta/models", "x-goog-api-key", {}),
+}
+
+Result = tuple[str, str, str]  # provider, status, detail
+
+
+async def probe(providers: Mapping[str, Provider]) -> list[Result]:
+    """Ask every provider for its models, all at once."""
+    async with httpx.AsyncClient(timeout=TIMEOUT_S) as client:
+        calls = (_probe(client, name, provider) for name, provider in providers.items())
+        return list(await asyncio.gather(*calls))
+
+
+async def _probe(client: httpx.AsyncClient, name: str, provider: Provider) -> Result:
+    path, key_header, headers = _MODELS[provider.dialect]
+    key_header = provider.api_key_header or key_header
+    own_key = provider.api_key and provider.api_key != "client"
+    if own_key:
+        bearer = "Bearer " if key_header.lower() == "authorization" else ""
+        headers = headers | {key_header: bearer + provider.api_key}
+    try:
+        reply = await client.get(provider.base_url + path, headers=headers)
+    except httpx.HTTPError as exc:
+        return name, "fail", f"unreachable: {exc or type(exc).__name__}"
+    milliseconds = round(reply.elapsed.total_seconds() * 1000)
+    return name, *_judge(reply.status_code, bool(own_key), milliseconds)
+
+
+def _judge(status: int, own_key: bool, milliseconds: int) -> tuple[str, str]:
+    took = f"answered {status} in {milliseconds} ms"
+    if status < 300:
+        return "ok", took
+    if status in (400, 401, 403):  # Gemini says 400 to a wrong key
+        return (
+            ("fail", f"{took}: the key is refused") if own_key else ("ok", f"{took}, no key sent")
+        )
+    if status < 500:
+        return "note", f"{took}: reachable, but it has no list of models there"
+    return "fail", took

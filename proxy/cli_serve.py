@@ -1,0 +1,72 @@
+"""`tollkeeper serve`, and how personal mode introduces itself."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from proxy.cli import Failure, Invocation, pass_invocation
+from proxy.config import Config, ConfigError
+from proxy.config_loader import WELL_KNOWN, state_dir
+from proxy.personal import KEY_PREFIX, ensure_key
+
+# provider -> (variable of the base URL, what follows the origin in it, variable of the key)
+_SDK_SETTINGS = {
+    "openai": ("OPENAI_BASE_URL", "/v1", "OPENAI_API_KEY"),
+    "anthropic": ("ANTHROPIC_BASE_URL", "", "ANTHROPIC_API_KEY"),
+    "gemini": ("GOOGLE_GEMINI_BASE_URL", "", "GEMINI_API_KEY"),
+}
+
+
+@click.command()
+@pass_invocation
+def command(invocation: Invocation) -> None:
+    """Run the proxy until SIGTERM or Ctrl-C, which let calls in flight finish.
+
+    Without a configuration file: personal mode, on loopback, for every provider whose usual
+    environment variable is set.
+    """
+    path = invocation.config_path
+    config = invocation.load()
+    _check_keys(config)
+    if path is None:
+        introduce(config, state_dir(os.environ))
+    from proxy.app import serve  # noqa: PLC0415 - not before it is known to be of use
+
+    serve(path)
+
+
+def _check_keys(config: Config) -> None:
+    """Settings made for SDKs are easily in the environment of the proxy too."""
+    wrong = [
+        f"providers.{name}.api_key is a Tollkeeper key; the provider needs its own"
+        for name, provider in config.providers.items()
+        if provider.api_key.startswith(KEY_PREFIX)
+    ]
+    if wrong:
+        raise ConfigError(wrong)
+
+
+def introduce(config: Config, directory: Path) -> None:
+    """Make the key of personal mode if there is none; print it and what to do with it."""
+    if not config.providers:
+        variables = ", ".join(known.variables[0] for known in WELL_KNOWN.values())
+        raise Failure(
+            f"no configuration file, and none of {variables} is set: there is nothing to forward "
+            "calls to. `tollkeeper demo` needs neither."
+        )
+    secret = ensure_key(directory)
+    origin = f"http://{config.server.host}:{config.server.port}"
+    lines = [f"Personal mode at {origin}, for this machine only. Data in {directory}.", ""]
+    if secret:
+        lines += [f"Your key, shown only now:  {secret}", ""]
+    else:
+        lines += [f"Your key is the one shown at the first start ({KEY_PREFIX}...).", ""]
+    for name in config.providers:
+        url_variable, suffix, key_variable = _SDK_SETTINGS[name]
+        lines.append(f"  export {url_variable}={origin}{suffix}")
+        lines.append(f"  export {key_variable}={secret or KEY_PREFIX + '...'}")
+    lines += ["", "Set these where your program runs, not where the proxy does.", ""]
+    sys.stdout.write("\n".join(lines))
+    sys.stdout.flush()
