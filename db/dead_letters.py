@@ -28,17 +28,16 @@ class DeadLetters:
             {"reason": reason, "call_id": hold.call_id.hex(), "hold": hold, "settle": settle}
         )
 
-    def settlement(self, settle: Settle) -> None:
-        """A settlement whose hold was damaged: nobody knows whose call it was."""
-        self._append(
-            {
-                "reason": "the hold of this settlement was damaged",
-                "call_id": settle.call_id.hex(),
-                "settle": settle,
-            }
-        )
+    def write(self, letter: Damage | Settle) -> None:
+        """Something a journal's reader could not place."""
+        if isinstance(letter, Settle):
+            reason = "the hold of this settlement was damaged"
+            line = {"reason": reason, "call_id": letter.call_id.hex(), "settle": letter}
+            self._append(line)
+        else:
+            self._damage(letter)
 
-    def damage(self, damage: Damage) -> None:
+    def _damage(self, damage: Damage) -> None:
         self._append(
             {
                 "reason": f"damaged: {damage.reason}",

@@ -19,7 +19,7 @@ from tenacity import (
 )
 
 from db.dead_letters import DeadLetters
-from db.journal import JournalReader, Lock, delete_before
+from db.journal import Damage, JournalReader, Lock, delete_before, delete_journal
 from db.journal_records import Hold, Settle, Window
 from db.ledger import Ledger
 from db.ledger_types import (
@@ -73,6 +73,7 @@ class _Journal:
     foreign_boot: bool = False  # written before the machine last started
     pending: Batch | None = None
     consumed: dict[Window, int] = field(default_factory=dict)  # of the pending batch
+    letters: list[Damage | Settle] = field(default_factory=list)  # to be written before it
 
 
 class Writer:
@@ -85,6 +86,7 @@ class Writer:
         dead_letters: DeadLetters,
         *,
         always_synced: bool,
+        on_flush: Callable[[Flush], None] = lambda flush: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         batch_bytes: int = BATCH_BYTES,
     ) -> None:
@@ -92,11 +94,12 @@ class Writer:
         self._directory = directory
         self._ledger = ledger
         self._dead_letters = dead_letters
+        self._on_flush = on_flush
         self._always_synced = always_synced  # `sync: always`: a power cut takes nothing
         self._sleep = sleep
         self._batch_bytes = batch_bytes
         self._journals: dict[bytes, _Journal] = {}
-        self._finished: dict[bytes, int] = {}  # to be deleted some day
+        self._finished: set[bytes] = set()  # to be deleted once old enough
 
     @property
     def depth(self) -> int:
@@ -106,10 +109,16 @@ class Writer:
 
     def open(self, journal_id: bytes, state: JournalState) -> None:
         """Follow a journal from where the ledger says it was drained to. Raises JournalError."""
+        letters: list[Damage | Settle] = []
         reader = JournalReader(
-            self._directory, journal_id, *state.position, on_damage=self._dead_letters.damage
+            self._directory, journal_id, *state.position, on_damage=letters.append
         )
-        self._journals[journal_id] = _Journal(reader, state.epoch_id, state.position)
+        journal = _Journal(reader, state.epoch_id, state.position, letters=letters)
+        self._journals[journal_id] = journal
+
+    def add_finished(self, journal_id: bytes) -> None:
+        """A journal finished in an earlier life: only kept for a while."""
+        self._finished.add(journal_id)
 
     def seal(self, journal_id: bytes, lock: Lock, *, foreign_boot: bool = False) -> None:
         """The journal's lock is ours: it cannot grow, and is finished once read to its end."""
@@ -125,19 +134,18 @@ class Writer:
 
     # --- draining
 
-    async def flush(self) -> list[Flush]:
-        """Commit everything that can be read now. Raises what the database keeps raising after a
-        few attempts; what was not committed stays pending. Raises DatabaseRestored."""
-        flushed: list[Flush] = []
-        while await self._read():
-            flushed += await self._commit()
-        return flushed
+    async def flush(self) -> None:
+        """Commit everything that can be read now, telling `on_flush` of each batch. Raises what
+        the database keeps raising after a few attempts; what was not committed stays pending.
+        Raises DatabaseRestored."""
+        while self._read():
+            await self._commit()
 
     async def sync(self) -> None:
         """Put on disk all that was read: before money leaves the host (rule 6)."""
         await asyncio.to_thread(self._sync, list(self._journals.values()))
 
-    async def _read(self) -> bool:
+    def _read(self) -> bool:
         """Fill the pending batches. False: there is nothing to commit."""
         for journal in self._journals.values():
             if journal.pending is None:
@@ -148,18 +156,23 @@ class Writer:
         reader = journal.reader
         settled: list[tuple[Hold, Settle]] = []
         lost: list[Hold] = []
-        for entry in reader.read(self._batch_bytes):
-            lost += entry.lost
-            if isinstance(entry.record, Settle):
-                if entry.hold is None:
-                    self._dead_letters.settlement(entry.record)
-                else:
-                    settled.append((entry.hold, entry.record))
-        finish = reader.exhausted
+        while True:
+            before = reader.position
+            for entry in reader.read(self._batch_bytes):
+                lost += entry.lost
+                if isinstance(entry.record, Settle):
+                    if entry.hold is None:
+                        journal.letters.append(entry.record)
+                    else:
+                        settled.append((entry.hold, entry.record))
+            finish = reader.exhausted
+            if finish or reader.position > journal.committed:
+                break
+            if reader.position == before:
+                return
+            # else: still in front of the committed offset, where only holds are collected
         if finish:
             lost += reader.open_holds.values()
-        if reader.position == journal.committed and not finish:
-            return
         may_lack = journal.foreign_boot and not reader.closed and not self._always_synced
         journal.pending = Batch(
             journal_id=reader.journal_id,
@@ -173,38 +186,38 @@ class Writer:
         )
         journal.consumed = _consumed(settled, lost)
 
-    async def _commit(self) -> list[Flush]:
+    async def _commit(self) -> None:
         journals = [journal for journal in self._journals.values() if journal.pending]
         await self.retry(lambda: asyncio.to_thread(self._sync, journals))
         try:
-            return await self.retry(lambda: self._commit_together(journals))
-        except DatabaseRestored:
+            await self.retry(lambda: self._commit_together(journals))
+        except LedgerError:
             raise
         except Exception:
             if len(journals) == 1:
                 raise
-        flushed = []  # one of them cannot be committed: it must not stop the others
-        failure: Exception | None = None
+            await self._commit_apart(journals)
+
+    async def _commit_apart(self, journals: list[_Journal]) -> None:
+        """One of them cannot be committed: it must not stop the others."""
+        failures = []
         for journal in journals:
             try:
-                flushed += await self._commit_together([journal])
+                await self._commit_together([journal])
             except Exception as exc:
-                failure = exc
-        if failure is not None and not flushed:
-            raise failure
-        return flushed
+                failures.append(exc)
+        if failures:
+            raise failures[0]
 
-    async def _commit_together(self, journals: list[_Journal]) -> list[Flush]:
+    async def _commit_together(self, journals: list[_Journal]) -> None:
         batches = [journal.pending for journal in journals if journal.pending is not None]
         try:
             results = await self._ledger.drain(batches)
         except OutcomeUnknown:
             results = [await self._learn(batch) for batch in batches]
-        flushed = []
         for journal, result in zip(journals, results, strict=True):
             if result.moved is None or self._passed(journal, result):
-                flushed.append(await self._done(journal, result))
-        return flushed
+                await self._done(journal, result)
 
     async def _learn(self, batch: Batch) -> Drained:
         """Whether a commit of unknown outcome took place: read under the row's lock (R4)."""
@@ -227,7 +240,7 @@ class Writer:
         journal.pending = msgspec.structs.replace(batch, start=moved, end=max(moved, batch.end))
         return False
 
-    async def _done(self, journal: _Journal, result: Drained) -> Flush:
+    async def _done(self, journal: _Journal, result: Drained) -> None:
         batch = journal.pending
         assert batch is not None
         leases = result.leases
@@ -238,11 +251,17 @@ class Writer:
         self._count(result)
         if batch.finish:
             self._forget(batch.journal_id)
-        return Flush(batch.journal_id, batch.epoch_id, journal.consumed, leases, batch.finish)
+            self._finished.add(batch.journal_id)
+        self._on_flush(
+            Flush(batch.journal_id, batch.epoch_id, journal.consumed, leases, batch.finish)
+        )
 
     def _sync(self, journals: Iterable[_Journal]) -> None:
         for journal in journals:
             journal.reader.sync()
+            while journal.letters:
+                self._dead_letters.write(journal.letters[0])
+                del journal.letters[0]
 
     def _count(self, result: Drained) -> None:
         self.counters.rows += result.rows
@@ -273,12 +292,14 @@ class Writer:
 
     # --- housekeeping
 
-    def delete_old(self, older_than_s: float) -> int:
-        """Delete segments that a synced commit has passed, once they are old enough (rule 7)."""
-        return sum(
-            delete_before(self._directory, id_, journal.committed[0], older_than_s=older_than_s)
-            for id_, journal in self._journals.items()
-        )
+    def delete_old(self, older_than_s: float) -> None:
+        """Delete what a synced commit has passed, once it is old enough (rule 7)."""
+        for journal_id, journal in self._journals.items():
+            segment = journal.committed[0]
+            delete_before(self._directory, journal_id, segment, older_than_s=older_than_s)
+        for journal_id in list(self._finished):
+            if delete_journal(self._directory, journal_id, older_than_s=older_than_s):
+                self._finished.discard(journal_id)
 
     def close(self) -> None:
         for journal_id in list(self._journals):
