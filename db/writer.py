@@ -20,6 +20,7 @@ from tenacity import (
 
 from db.dead_letters import DeadLetters
 from db.journal import Damage, JournalReader, Lock, delete_before, delete_journal
+from db.journal_files import sync_after
 from db.journal_records import Hold, Settle, Window
 from db.ledger import Ledger
 from db.ledger_types import (
@@ -142,8 +143,13 @@ class Writer:
             await self._commit()
 
     async def sync(self) -> None:
-        """Put on disk all that was read: before money leaves the host (rule 6)."""
-        await asyncio.to_thread(self._sync, list(self._journals.values()))
+        """Put on disk all there is of the journals: before money leaves the host (rule 6)."""
+        await asyncio.to_thread(self._sync_unread)
+
+    def _sync_unread(self) -> None:
+        self._sync(self._journals.values())
+        for journal_id, journal in self._journals.items():
+            sync_after(self._directory, journal_id, journal.reader.position[0])
 
     def _read(self) -> bool:
         """Fill the pending batches. False: there is nothing to commit."""
