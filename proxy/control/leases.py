@@ -8,7 +8,7 @@ once a call somewhere does not fit: the oldest ticket that needs a window is ser
 give back what is free (protocol section 8).
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,6 +37,7 @@ class Ticket:
     call_id: bytes
     amounts: Amounts  # what is lacking
     deadline_ms: int
+    answered: bool = False
 
 
 class Leases:
@@ -87,16 +88,18 @@ class Leases:
         now = self._now_ms()
         for report in status.slices:
             state = self._state(report.window)
-            state.slice_of(journal_id, now).report(report, now)
+            state.slice_of(journal_id).report(report)
+            if report.burn or report.held:
+                state.touched_ms = now
 
     def on_want(self, journal_id: bytes, want: Want) -> None:
         """Again for the same call: the amounts are new, the place in the queue is kept."""
         known = self._tickets.get(want.call_id)
         if known is not None:
-            known.amounts = want.amounts
+            known.amounts, known.answered = want.amounts, False
             return
         if len(self._tickets) >= TICKETS_MAX:
-            self._answer(Ticket(journal_id, want.call_id, want.amounts, 0))
+            self._end(Ticket(journal_id, want.call_id, want.amounts, 0))
             return
         ticket = Ticket(journal_id, want.call_id, want.amounts, want.deadline_ms)
         self._tickets[want.call_id] = ticket
@@ -104,7 +107,7 @@ class Leases:
         for window, amount in want.amounts:
             state = self._state(window)
             state.touched_ms = now
-            slice_ = state.slice_of(journal_id, now)
+            slice_ = state.slice_of(journal_id)
             slice_.demand = max(slice_.demand, float(slice_.held + amount))
 
     def on_unwant(self, _journal_id: bytes, unwant: Unwant) -> None:
@@ -158,11 +161,15 @@ class Leases:
                     break
                 await self._lease(requests)
         finally:
-            self.grant()
+            self.grant(answer=True)
 
-    def grant(self) -> bool:
-        """Grant from the pools and tell the workers: no I/O. True: calls wait all the same."""
-        self._grant()
+    def grant(self, *, answer: bool = False) -> bool:
+        """Grant from the pools and tell the workers: no I/O. True: calls wait all the same.
+        `answer`: also those that have to wait, whose workers now know what there is."""
+        self._grant(settled=answer)
+        if answer:
+            for ticket in self._tickets.values():
+                self._answer(ticket)
         self._outbox.send(outage=self.outage)
         return bool(self._tickets)
 
@@ -180,10 +187,10 @@ class Leases:
         """The ledger cannot be reached, or can again: calls that the pools cannot pay are told."""
         changed = outage != self.outage
         self.outage = outage
-        self._grant()
+        self._grant(settled=True)
         if outage:
             for ticket in list(self._tickets.values()):
-                self._answer(ticket)
+                self._end(ticket)
         self._outbox.send(outage=outage, everybody=changed)
 
     async def _lease(self, requests: list[LeaseRequest]) -> None:
@@ -191,15 +198,15 @@ class Leases:
             await self._sync()
         for request in requests:
             self._windows[request.window].returning = max(-request.delta, 0)
+        self._in_doubt = True
         try:
             outcomes = await self._ledger.lease(self._epoch_id, requests)
         except OutcomeUnknown:
-            self._in_doubt = True
             raise
         except Exception:
-            self._returned()  # rolled back
+            self._certain()  # rolled back
             raise
-        self._returned()
+        self._certain()
         for outcome in outcomes:
             state = self._windows[outcome.window]
             state.limit, state.committed = outcome.limit, outcome.committed
@@ -207,18 +214,18 @@ class Leases:
             state.spent_total, state.known = outcome.spent_total, True
             self._outbox.tell_all(state)
 
-    def _returned(self) -> None:
+    def _certain(self) -> None:
+        self._in_doubt = False
         for state in self._windows.values():
             state.returning = 0
 
     async def _learn(self) -> None:
         """After a commit of unknown outcome: what the ledger says under its lock is so (R4)."""
         leases = await self._ledger.leases(self._epoch_id)
-        self._returned()
+        self._certain()
         for window, state in self._windows.items():
             self._set_lease(state, leases.get(window, LeaseState(0, 0)))
             state.known = False
-        self._in_doubt = False
 
     def _set_lease(self, state: WindowState, lease: LeaseState) -> None:
         state.committed += lease.granted - state.granted
@@ -264,26 +271,41 @@ class Leases:
         return 0
 
     def _is_idle(self, state: WindowState, now: int) -> bool:
-        since = max((s.idle_since_ms for s in state.slices.values()), default=0)
-        return now - max(since, state.touched_ms) >= self._idle_ms
+        return now - state.touched_ms >= self._idle_ms
 
-    def _grant(self) -> None:
-        """Tickets first, oldest first; what they leave, ahead."""
+    def _grant(self, *, settled: bool) -> None:
+        """Tickets first, oldest first; what they leave, ahead. `settled`: the ledger has been
+        asked for what is lacking, so what still waits is scarce."""
         reserved: set[Window] = set()  # an older ticket waits for it: nobody else gets any
         for ticket in list(self._tickets.values()):
             states = [(self._state(window), amount) for window, amount in ticket.amounts]
-            if any(amount > state.limit - state.spent_total for state, amount in states):
-                self._answer(ticket)
+            if any(s.known and amount > s.limit - s.spent_total for s, amount in states):
+                self._end(ticket)  # spent: its worker sees that too
             elif all(s.pool >= amount and s.window not in reserved for s, amount in states):
                 for state, amount in states:
                     self._give(state, ticket.journal_id, amount)
-                self._answer(ticket)
+                self._end(ticket)
             else:
                 reserved.update(state.window for state, _ in states)
-        self._recall(reserved)
+        if settled:
+            self._set_scarce(reserved)
         for state in self._windows.values():
             if state.window not in reserved and not state.over_limit:
                 self._fill(state)
+
+    def _set_scarce(self, reserved: set[Window]) -> None:
+        """Who waits for a window is told with it: the worker of the oldest ticket keeps what it
+        has, everybody else gives back what is free."""
+        oldest: dict[Window, bytes] = {}
+        for ticket in self._tickets.values():
+            for window, _ in ticket.amounts:
+                oldest.setdefault(window, ticket.call_id)
+        for state in self._windows.values():
+            scarce = state.window in reserved
+            first = oldest.get(state.window, b"") if scarce else b""
+            if (scarce, first) != (state.scarce, state.oldest):
+                state.scarce, state.oldest = scarce, first
+                self._outbox.tell_all(state)
 
     def _fill(self, state: WindowState) -> None:
         """Ahead: what a worker will need, and its share of what nobody else asked for."""
@@ -302,34 +324,20 @@ class Leases:
     def _give(self, state: WindowState, journal_id: bytes, amount: int) -> None:
         if amount > 0:
             assert amount <= state.pool, (amount, state)
-            state.slice_of(journal_id, self._now_ms()).granted += amount
+            state.slice_of(journal_id).granted += amount
             state.touched_ms = self._now_ms()
             self._outbox.tell(journal_id, state.window)
 
-    def _recall(self, reserved: Iterable[Window]) -> None:
-        """Whom to tell that its free money is needed elsewhere: not the worker whose ticket is
-        the oldest, everybody else; all where a limit was lowered; and whoever is idle."""
-        owners: dict[Window, bytes] = {}
-        for ticket in self._tickets.values():
-            for window, _ in ticket.amounts:
-                owners.setdefault(window, ticket.journal_id)
-        waited_for = set(reserved)
-        now = self._now_ms()
-        for state in self._windows.values():
-            scarce = state.window in waited_for
-            for journal_id, slice_ in state.slices.items():
-                idle = slice_.free > 0 and now - slice_.idle_since_ms >= self._idle_ms
-                wanted_back = (scarce and owners.get(state.window) != journal_id) or idle
-                recalled = wanted_back or state.over_limit
-                if recalled != slice_.recalled:
-                    slice_.recalled = recalled
-                    self._outbox.tell(journal_id, state.window)
+    def _end(self, ticket: Ticket) -> None:
+        """The want is over: granted, or never to be."""
+        self._answer(ticket)
+        self._tickets.pop(ticket.call_id, None)
 
     def _answer(self, ticket: Ticket) -> None:
-        """The want is over: granted, or never to be."""
-        self._tickets.pop(ticket.call_id, None)
-        windows = [window for window, _ in ticket.amounts]
-        self._outbox.answer(ticket.journal_id, ticket.call_id, windows)
+        if not ticket.answered:
+            ticket.answered = True
+            windows = [window for window, _ in ticket.amounts]
+            self._outbox.answer(ticket.journal_id, ticket.call_id, windows)
 
     # --- windows
 

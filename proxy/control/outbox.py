@@ -75,7 +75,14 @@ def _add_news(message: Slices, state: WindowState, journal_id: bytes) -> None:
         return
     free = state.room + max(state.pool, 0)
     room = Room(
-        state.window, state.limit, state.spent_total, state.committed, free, slice_.recalled
+        window=state.window,
+        limit=state.limit,
+        spent=state.spent_total,
+        committed=state.committed,
+        free=free,
+        scarce=state.scarce or state.over_limit,
+        oldest=state.oldest,
+        drained=slice_.consumed,
     )
     if room != slice_.told_room:
         slice_.told_room = room

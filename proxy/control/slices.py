@@ -22,8 +22,6 @@ class Slice:
     burned: int = 0  # since the last interval
     burn: float = 0.0  # per interval, decaying
     demand: float = 0.0  # held or lacking at once, decaying
-    idle_since_ms: int = 0
-    recalled: bool = False  # the worker is to give back what is free
     told_granted: int = 0  # what the worker knows
     told_room: Room | None = None
 
@@ -36,14 +34,12 @@ class Slice:
     def free(self) -> int:
         return self.granted - self.returned - self.used - self.held
 
-    def report(self, status: SliceStatus, now_ms: int) -> None:
+    def report(self, status: SliceStatus) -> None:
         """Totals only grow, so an old or repeated report changes nothing."""
         self.returned = max(self.returned, status.returned_total)
         self.used = max(self.used, status.used)
         self.held = status.held
         self.burned += status.burn
-        if status.burn or status.held:
-            self.idle_since_ms = now_ms
 
     def interval(self) -> None:
         """Once per flush interval."""
@@ -68,8 +64,10 @@ class WindowState:
     committed: int = 0
     spent_total: int = 0
     known: bool = False  # the ledger has told
+    scarce: bool = False  # a call waits for it: nobody is granted ahead, free money comes back
+    oldest: bytes = b""  # the call that is first in line
     slices: dict[bytes, Slice] = field(default_factory=dict)
-    touched_ms: int = 0
+    touched_ms: int = 0  # last granted, spent or asked for
     returning: int = 0  # offered to the ledger, outcome not known yet: nobody's (R4)
 
     @property
@@ -87,8 +85,8 @@ class WindowState:
     def over_limit(self) -> bool:
         return self.known and self.committed > self.limit
 
-    def slice_of(self, journal_id: bytes, now_ms: int) -> Slice:
+    def slice_of(self, journal_id: bytes) -> Slice:
         found = self.slices.get(journal_id)
         if found is None:
-            found = self.slices[journal_id] = Slice(idle_since_ms=now_ms)
+            found = self.slices[journal_id] = Slice()
         return found
