@@ -6,9 +6,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from db.errors import DatabaseUnusable
 
@@ -30,6 +31,21 @@ def open_engine(url: str, *, read_only: bool = False) -> AsyncEngine:
     if parsed.get_backend_name() == "sqlite":
         return _open_sqlite(parsed, read_only)
     return _open_postgresql(parsed, read_only)
+
+
+def open_sqlite_writer(url: str) -> Engine | None:
+    """SQLite without the asynchronous driver, for whoever has a thread to run it in: the same
+    durability, a fraction of the CPU time. None: not SQLite. Raises DatabaseUnusable."""
+    parsed = _parse(url)
+    if parsed.get_backend_name() != "sqlite":
+        return None
+    engine = create_engine(
+        _checked_sqlite(parsed, read_only=False).set(drivername="sqlite"),
+        poolclass=NullPool,
+        connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+    )
+    _prepare_sqlite(engine, read_only=False)
+    return engine
 
 
 def reader(engine: AsyncEngine) -> AsyncEngine:
@@ -78,18 +94,29 @@ def _shown(url: URL) -> str:
 
 
 def _open_sqlite(url: URL, read_only: bool) -> AsyncEngine:
+    engine = create_async_engine(
+        _checked_sqlite(url, read_only),
+        pool_size=4,
+        max_overflow=4,
+        connect_args={"timeout": BUSY_TIMEOUT_S},
+    )
+    _prepare_sqlite(engine.sync_engine, read_only)
+    return engine
+
+
+def _checked_sqlite(url: URL, read_only: bool) -> URL:
     if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
         raise DatabaseUnusable(f"database {_shown(url)}: name a file; cost rows must survive")
     path = Path(url.database).absolute()
     if read_only:
         _check_sqlite_file(path, os.R_OK)
-        url = url.set(database=path.as_uri(), query={"mode": "ro", "uri": "true"})
-    else:
-        _create_sqlite_file(path)
-        _check_sqlite_file(path, os.R_OK | os.W_OK)
-    engine = create_async_engine(
-        url, pool_size=4, max_overflow=4, connect_args={"timeout": BUSY_TIMEOUT_S}
-    )
+        return url.set(database=path.as_uri(), query={"mode": "ro", "uri": "true"})
+    _create_sqlite_file(path)
+    _check_sqlite_file(path, os.R_OK | os.W_OK)
+    return url
+
+
+def _prepare_sqlite(engine: Engine, read_only: bool) -> None:
     pragmas = _sqlite_pragmas(read_only)
     begin_default = "BEGIN" if read_only else "BEGIN IMMEDIATE"
 
@@ -105,9 +132,8 @@ def _open_sqlite(url: URL, read_only: bool) -> AsyncEngine:
         options = connection.get_execution_options()
         connection.exec_driver_sql(options.get("sqlite_begin", begin_default))
 
-    event.listen(engine.sync_engine, "connect", on_connect)
-    event.listen(engine.sync_engine, "begin", on_begin)
-    return engine
+    event.listen(engine, "connect", on_connect)
+    event.listen(engine, "begin", on_begin)
 
 
 def _sqlite_pragmas(read_only: bool) -> tuple[str, ...]:

@@ -209,6 +209,19 @@ def sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
+def sync_after(directory: Path, journal_id: bytes, segment: int) -> None:
+    """Put the segments behind `segment` on disk, whoever writes them."""
+    later = [number for number in segments(directory, journal_id) if number > segment]
+    for number in later:
+        fd = os.open(segment_path(directory, journal_id, number), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+    if later:
+        sync_directory(directory)
+
+
 class SystemCalls(Struct, frozen=True):
     """What a writer asks of the kernel; tests put full and failing disks here."""
 

@@ -8,17 +8,18 @@ import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 from sqlalchemy.exc import DBAPIError
 
-from db.journal_records import Window
-from db.ledger_drain import SomeExisted, drain, lock_leases
+from db import registry
+from db.journal_records import FLAG_CEILING_VIOLATION, FLAG_UNBACKED, Window
+from db.ledger_insert import Ended, SomeExisted, cost_rows, insert_rows
+from db.ledger_rows import FLAGS, Booking, book, rollups
 from db.ledger_types import (
     Batch,
     DeadLetter,
     DescribePrice,
     Drained,
-    EpochClosed,
     JournalState,
     LeaseOutcome,
     LeaseRequest,
@@ -27,16 +28,37 @@ from db.ledger_types import (
 from db.models import Budget, Epoch, JournalOffset, Lease
 from db.models import Window as WindowRow
 from db.references import References, UnknownReference
-from db.statements import (
-    BOOK_LEASES,
-    BOOK_WINDOWS,
-    database_now_ms,
-    insert_new,
-    table_of,
-)
+from db.registry import ADJUSTMENTS
+from db.statements import FLAG_COSTS, UPSERT_ROLLUPS, Statement, insert_new, table_of
 from db.transactions import T, Transactions, Work, is_retryable
 
-ADJUSTMENTS = 0  # the epoch of no host: corrections are booked under it
+_LEASES = table_of(Lease)
+_WINDOWS = table_of(WindowRow)
+
+BOOK_LEASES = Statement(
+    lambda _: (
+        update(_LEASES)
+        .values(granted=bindparam("to_granted"), spent=bindparam("to_spent"))
+        .where(_LEASES.c.window_id == bindparam("window"), _LEASES.c.epoch_id == bindparam("epoch"))
+    ),
+    ("to_granted", "to_spent", "window", "epoch"),
+)
+
+# Relative: another host may have leased meanwhile. `over` is the part nobody was asked for.
+BOOK_WINDOWS = Statement(
+    lambda _: (
+        update(_WINDOWS)
+        .values(
+            committed=_WINDOWS.c.committed + bindparam("change"),
+            overage=_WINDOWS.c.overage + bindparam("over"),
+        )
+        .where(_WINDOWS.c.id == bindparam("window"))
+    ),
+    ("change", "over", "window"),
+)
+
+
+FLAGGED = FLAG_CEILING_VIOLATION | FLAG_UNBACKED
 
 
 class Ledger:
@@ -68,63 +90,28 @@ class Ledger:
 
     async def register_epoch(self, boot_id: str) -> int:
         """Open this control's epoch; before anything is leased."""
-        return await self._run(lambda c: _register_epoch(c, self._host_id, boot_id))
+        return await self._run(lambda c: registry.register_epoch(c, self._host_id, boot_id))
 
     async def register_journal(self, journal_id: bytes, epoch_id: int) -> None:
         """Before its worker gets a slice. Again is harmless. Raises EpochClosed."""
-
-        def work(connection: Connection) -> None:
-            _require_open(connection, epoch_id)
-            row = {"journal_id": journal_id, "epoch_id": epoch_id, "segment": 0, "offset": 0}
-            statement = insert_new(connection, table_of(JournalOffset), ("journal_id",))
-            connection.execute(statement, {**row, "finished": False, "truncated": False})
-
-        await self._run(work)
+        await self._run(lambda c: registry.register_journal(c, journal_id, epoch_id))
 
     async def touch_epoch(self, epoch_id: int) -> int:
-        """Show that this control lives. Returns the database's clock in unix milliseconds."""
-
-        def work(connection: Connection) -> int:
-            now = connection.execute(select(database_now_ms(connection))).scalar_one()
-            seen = update(Epoch).where(Epoch.id == epoch_id, Epoch.state != "closed")
-            if connection.execute(seen.values(seen_at_ms=now, state="open")).rowcount == 0:
-                raise EpochClosed(f"epoch {epoch_id} is closed")
-            return int(now)
-
-        return await self._run(work)
+        """Show that this control lives. Returns the database's clock in unix milliseconds.
+        Raises EpochClosed."""
+        return await self._run(lambda c: registry.touch_epoch(c, epoch_id))
 
     async def mark_lost(self, unseen_ms: int) -> list[int]:
         """Label epochs whose control was not seen for a while; their money stays committed."""
-
-        def work(connection: Connection) -> list[int]:
-            limit = database_now_ms(connection) - unseen_ms
-            unseen = (Epoch.state == "open", Epoch.id != ADJUSTMENTS, Epoch.seen_at_ms < limit)
-            lost = list(connection.execute(select(Epoch.id).where(*unseen)).scalars())
-            connection.execute(update(Epoch).where(*unseen).values(state="lost"))
-            return lost
-
-        return await self._run(work)
+        return await self._run(lambda c: registry.mark_lost(c, unseen_ms))
 
     async def unclosed_epochs(self) -> list[tuple[int, str]]:
         """Epochs of this host that are not closed, with their boot ids; oldest first."""
-        query = select(Epoch.id, Epoch.boot_id).where(
-            Epoch.host_id == self._host_id, Epoch.state != "closed"
-        )
-        rows = await self._run(lambda c: c.execute(query.order_by(Epoch.id)).all())
-        return [(row[0], row[1]) for row in rows]
+        return await self._run(lambda c: registry.unclosed_epochs(c, self._host_id))
 
     async def journal(self, journal_id: bytes) -> JournalState | None:
         """Read under a lock: waits for a commit of unknown outcome (R4). None: not registered."""
-        columns = (
-            JournalOffset.epoch_id,
-            JournalOffset.segment,
-            JournalOffset.offset,
-            JournalOffset.finished,
-            JournalOffset.truncated,
-        )
-        query = select(*columns).where(JournalOffset.journal_id == journal_id).with_for_update()
-        row = await self._run(lambda c: c.execute(query).first())
-        return None if row is None else JournalState(row[0], (row[1], row[2]), row[3], row[4])
+        return await self._run(lambda c: registry.journal_state(c, journal_id))
 
     async def close_epoch(self, epoch_id: int) -> bool:
         """Free what the epoch did not spend. False: a journal of it is not finished or lacks
@@ -168,7 +155,7 @@ class Ledger:
 
         def work(connection: Connection) -> list[Drained]:
             return [
-                drain(
+                _drain(
                     connection,
                     self._references,
                     batch,
@@ -188,22 +175,95 @@ class Ledger:
 # --- the transactions ----------------------------------------------------------------------
 
 
-def _register_epoch(connection: Connection, host_id: str, boot_id: str) -> int:
-    table = table_of(Epoch)
-    now = connection.execute(select(database_now_ms(connection))).scalar_one()
-    times = {"state": "open", "opened_at_ms": now, "seen_at_ms": now}
-    nobody = {"id": ADJUSTMENTS, "host_id": "", "boot_id": "", **times}
-    connection.execute(insert_new(connection, table, ("id",)), nobody)
-    row = {"host_id": host_id, "boot_id": boot_id, **times}
-    inserted = connection.execute(table.insert().returning(table.c.id), row)
-    return int(inserted.scalar_one())
+def _drain(
+    connection: Connection,
+    references: References,
+    batch: Batch,
+    *,
+    host_id: str,
+    dead_letter: DeadLetter,
+    careful: bool,
+) -> Drained:
+    """Only rows that were really inserted move money. `careful` inserts them one by one: some
+    exist already, or one is refused by the database and must not stop the others."""
+    moved = registry.advance_offset(connection, batch)
+    if moved is not None:
+        return moved
+    ended, dead = cost_rows(connection, references, batch, dead_letter)
+    fresh, refused = insert_rows(connection, ended, dead_letter, careful)
+    leases, unbacked = _book(connection, references, batch.epoch_id, fresh)
+    if fresh:
+        UPSERT_ROLLUPS.many(connection, rollups([each.row for each in fresh], host_id))
+    return Drained(
+        rows=len(fresh),
+        duplicates=len(ended) - len(fresh) - refused,
+        dead=dead + refused,
+        unbacked=unbacked,
+        leases=leases,
+    )
 
 
-def _require_open(connection: Connection, epoch_id: int) -> None:
-    query = select(Epoch.state).where(Epoch.id == epoch_id).with_for_update(read=True)
-    state = connection.execute(query).scalar_one_or_none()
-    if state is None or state == "closed":
-        raise EpochClosed(f"epoch {epoch_id} is {state or 'not registered'}")
+def _book(
+    connection: Connection, references: References, epoch_id: int, fresh: list[Ended]
+) -> tuple[dict[Window, LeaseState], int]:
+    """Move the money of inserted rows; flag those that were not backed."""
+    ids = {
+        window: references.window_id(connection, window)
+        for window in {window for each in fresh for window, _ in each.settle.charges}
+    }
+    if not ids:
+        return {}, 0
+    states = _lock_leases(connection, epoch_id, sorted(ids.values()))
+    bookings = {window: Booking(*states[id_]) for window, id_ in ids.items()}
+    unflagged = []
+    for hold, settle, row in fresh:
+        unbacked = book(bookings, settle.charges, settle.held, hold.backed)
+        if unbacked and not row[FLAGS] & FLAGGED:
+            unflagged.append((row[FLAGS] | FLAG_UNBACKED, row[0]))
+    order = sorted(ids.items(), key=lambda item: item[1])
+    BOOK_LEASES.many(
+        connection,
+        [(bookings[w].granted, bookings[w].spent, id_, epoch_id) for w, id_ in order],
+    )
+    over = [(bookings[w].unbacked, bookings[w].unbacked, id_) for w, id_ in order]
+    over = [row for row in over if row[0]]
+    if over:
+        BOOK_WINDOWS.many(connection, over)
+    if unflagged:
+        FLAG_COSTS.many(connection, unflagged)
+    after = {window: LeaseState(b.granted, b.spent) for window, b in bookings.items()}
+    return after, sum(row[0] for row in over)
+
+
+def _lock_leases(
+    connection: Connection, epoch_id: int, window_ids: Sequence[int]
+) -> dict[int, LeaseState]:
+    """An epoch's leases in some windows, made where missing; locked in the order given."""
+    states = _read_leases(connection, epoch_id, window_ids)
+    missing = [id_ for id_ in window_ids if id_ not in states]
+    if missing:
+        rows = [
+            {"window_id": id_, "epoch_id": epoch_id, "granted": 0, "spent": 0, "wanted": 0,
+             "ticket": 0}
+            for id_ in missing
+        ]  # fmt: skip
+        table = table_of(Lease)
+        connection.execute(insert_new(connection, table, ("window_id", "epoch_id")), rows)
+        states = _read_leases(connection, epoch_id, window_ids)
+    return states
+
+
+def _read_leases(
+    connection: Connection, epoch_id: int, window_ids: Sequence[int]
+) -> dict[int, LeaseState]:
+    query = (
+        select(Lease.window_id, Lease.granted, Lease.spent)
+        .where(Lease.epoch_id == epoch_id, Lease.window_id.in_(window_ids))
+        .order_by(Lease.window_id)
+        .with_for_update()
+    )
+    rows = connection.execute(query) if window_ids else ()
+    return {row[0]: LeaseState(row[1], row[2]) for row in rows}
 
 
 def _close_epoch(connection: Connection, epoch_id: int, *, unfinished_too: bool) -> bool:
@@ -252,12 +312,12 @@ def _lease(
     epoch_id: int,
     requests: Iterable[LeaseRequest],
 ) -> list[LeaseOutcome]:
-    _require_open(connection, epoch_id)
+    registry.require_open(connection, epoch_id)
     wanted: dict[int, LeaseRequest] = {}
     for request in requests:
         with contextlib.suppress(UnknownReference):  # its budget is not in this database
             wanted[references.window_id(connection, request.window)] = request
-    states = lock_leases(connection, epoch_id, sorted(wanted))
+    states = _lock_leases(connection, epoch_id, sorted(wanted))
     spent = _spent_totals(connection, list(wanted))
     outcomes, leases, windows = [], [], []
     for window_id, committed, limit in _lock_windows(connection, sorted(wanted)):

@@ -1,7 +1,7 @@
 """From journal records to cost rows and rollups. Pure; the inner loop of the drain."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -10,7 +10,7 @@ from db.models import CostAnalytics, UsageCost
 from pricing.usage import Usage
 
 MS_PER_HOUR = 3_600_000
-SAFE_USAGE: dict[str, Any] = {}
+NO_USAGE: dict[str, Any] = {}
 
 COLUMNS = (
     "call_id", "at_ms", "key_id", "organization_id", "team_id", "project_id", "user_id",
@@ -28,20 +28,16 @@ Row = tuple[Any, ...]
 encode_json = msgspec.json.Encoder().encode
 
 
-class ChargeSet(NamedTuple):
-    """The windows a row is charged to, resolved to rows of the database."""
-
-    id: int | None  # None: no budget applied
-    tokens_index: int  # of a window in tokens; -1: none
-    requests_index: int
-
-
 def settled_row(
-    hold: Hold, settle: Settle, charge_set: ChargeSet, user_id: int | None, price_id: int | None
+    hold: Hold,
+    settle: Settle,
+    charge_set_id: int | None,
+    user_id: int | None,
+    price_id: int | None,
 ) -> Row:
     usage = settle.usage
-    get = usage.get if usage else SAFE_USAGE.get
-    charges, items, tags = settle.charges, settle.cost_items, hold.tags
+    get = usage.get if usage else NO_USAGE.get
+    items, tags = settle.cost_items, hold.tags
     return (
         hold.call_id,
         hold.at_ms,
@@ -50,7 +46,7 @@ def settled_row(
         hold.team_id,
         hold.project_id or None,
         user_id,
-        charge_set[0],
+        charge_set_id,
         None,
         hold.provider,
         hold.model[:256],
@@ -69,8 +65,8 @@ def settled_row(
         settle.cost_nano,
         encode_json(items).decode() if items else None,
         hold.ceiling_nano,
-        charges[charge_set[1]][1] if charge_set[1] >= 0 else 0,
-        charges[charge_set[2]][1] if charge_set[2] >= 0 else 0,
+        total_tokens(usage) if usage else 0,
+        int(settle.ending != "unreachable"),
         settle.duration_ms,
         settle.first_byte_ms,
         hold.client_retry,
@@ -81,6 +77,13 @@ def settled_row(
     )
 
 
+def total_tokens(usage: dict[str, Any]) -> int:
+    """What budgets in tokens are charged: passes billed on top of the counts included."""
+    if "passes" in usage:
+        return Usage.from_dict(usage).total_tokens
+    return int(usage.get("input_tokens", 0) + usage.get("output_tokens", 0))
+
+
 def lost_settlement(hold: Hold, units: Sequence[str]) -> Settle:
     """The ending of a call whose worker died: the hold is charged, at the ceiling's usage.
 
@@ -89,13 +92,14 @@ def lost_settlement(hold: Hold, units: Sequence[str]) -> Settle:
     """
     charge = {
         "usd": hold.ceiling_nano,
-        "tokens": Usage.from_dict(hold.ceiling_usage).total_tokens,
+        "tokens": total_tokens(hold.ceiling_usage),
         "requests": 1,
     }
+    windows = [window for window, _ in hold.amounts]
     return Settle(
         call_id=hold.call_id,
         held=hold.amounts,
-        charges=[(window, charge[unit]) for (window, _), unit in zip(hold.amounts, units)],
+        charges=[(window, charge[unit]) for window, unit in zip(windows, units, strict=True)],
         ending="lost",
         http_status=0,
         usage=hold.ceiling_usage,
@@ -134,12 +138,10 @@ class Booking:
         return unbacked
 
 
-def book(
-    bookings: dict[Window, Booking], charges: Amounts, held: Amounts, backed: bool
-) -> int:
+def book(bookings: dict[Window, Booking], charges: Amounts, held: Amounts, backed: bool) -> int:
     """Charge one row to its windows. Returns what of it is unbacked."""
     unbacked = 0
-    for (window, amount), (_, hold) in zip(charges, held):
+    for (window, amount), (_, hold) in zip(charges, held, strict=True):
         unbacked += bookings[window].charge(amount, hold if backed else 0)
     return unbacked
 

@@ -10,12 +10,12 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from db.journal_records import Hold, Window
-from db.ledger_rows import ChargeSet
 from db.ledger_types import DescribePrice, PriceDescription
 from db.models import (
     ApiKey,
     Base,
     Budget,
+    ChargeSet,
     ChargeSetWindow,
     ModelCost,
     Organization,
@@ -24,10 +24,10 @@ from db.models import (
     Team,
     User,
 )
-from db.models import ChargeSet as ChargeSetRow
 from db.models import Window as WindowRow
 from db.statements import insert_new, table_of
 
+PRINCIPALS: tuple[type[Base], ...] = (ApiKey, Organization, Team, Project)
 REMEMBERED_MAX = 100_000  # entries of one kind; beyond it, all of that kind are looked up again
 NOT_DESCRIBED = PriceDescription("", "", "unknown", "", [], {})
 
@@ -48,23 +48,31 @@ class References:
         self._windows: dict[Window, int] = {}
         self._users: dict[tuple[int, str], int] = {}
         self._prices: dict[tuple[str, str], int] = {}
-        self._charge_sets: dict[tuple[Window, ...], ChargeSet] = {}
+        self._charge_sets: dict[tuple[Window, ...], int | None] = {}
 
     def trim(self) -> None:
         """Bound what is remembered; between transactions."""
-        kinds = (self._principals, self._windows, self._users, self._prices, self._charge_sets)
+        kinds: tuple[Any, ...] = (
+            self._principals,
+            self._windows,
+            self._users,
+            self._prices,
+            self._charge_sets,
+        )
         for kind in kinds:
-            if len(kind) > REMEMBERED_MAX:  # type: ignore[arg-type]
-                kind.clear()  # type: ignore[attr-defined]
+            if len(kind) > REMEMBERED_MAX:
+                kind.clear()
 
     def check_principal(self, connection: Connection, hold: Hold) -> None:
         who = (hold.key_id, hold.organization_id, hold.team_id, hold.project_id)
         if who in self._principals:
             return
-        for model, id_ in zip((ApiKey, Organization, Team, Project), who):
-            found = connection.execute(select(model.id).where(model.id == id_)).first()
-            if found is None and (id_ or model is not Project):
-                raise UnknownReference(f"{model.__tablename__} has no row {id_}")
+        for model, id_ in zip(PRINCIPALS, who, strict=True):
+            table = table_of(model)
+            if id_ == 0 and model is Project:
+                continue
+            if connection.execute(select(table.c.id).where(table.c.id == id_)).first() is None:
+                raise UnknownReference(f"{table.name} has no row {id_}")
         self._principals.add(who)
 
     def user_id(self, connection: Connection, hold: Hold) -> int | None:
@@ -117,29 +125,27 @@ class References:
         if known is None:
             self.unit(connection, window[0])
             keys = {"budget_id": window[0], "starts_at": window[1]}
-            values = {"committed": 0, "overage": 0, "extra": 0}
+            values = {"committed": 0, "overage": 0, "extra": 0, "lowered_from": 0}
             known = self._windows[window] = _find_or_make(connection, WindowRow, keys, values)
         return known
 
-    def charge_set(self, connection: Connection, windows: tuple[Window, ...]) -> ChargeSet:
-        known = self._charge_sets.get(windows)
-        if known is None:
-            known = self._charge_sets[windows] = self._make_charge_set(connection, windows)
-        return known
+    def charge_set_id(self, connection: Connection, windows: tuple[Window, ...]) -> int | None:
+        """None: no budget applied."""
+        if windows in self._charge_sets:
+            return self._charge_sets[windows]
+        made = self._charge_sets[windows] = self._make_charge_set(connection, windows)
+        return made
 
-    def _make_charge_set(self, connection: Connection, windows: tuple[Window, ...]) -> ChargeSet:
-        units = [self.unit(connection, window[0]) for window in windows]
-        tokens = units.index("tokens") if "tokens" in units else -1
-        requests = units.index("requests") if "requests" in units else -1
+    def _make_charge_set(self, connection: Connection, windows: tuple[Window, ...]) -> int | None:
         if not windows:
-            return ChargeSet(None, tokens, requests)
+            return None
         ids = sorted({self.window_id(connection, window) for window in windows})
         digest = hashlib.sha256(",".join(map(str, ids)).encode()).hexdigest()
-        set_id = _find_or_make(connection, ChargeSetRow, {"digest": digest}, {})
+        set_id = _find_or_make(connection, ChargeSet, {"digest": digest}, {})
         table = table_of(ChargeSetWindow)
         members = [{"charge_set_id": set_id, "window_id": id_} for id_ in ids]
         connection.execute(insert_new(connection, table, ("charge_set_id", "window_id")), members)
-        return ChargeSet(set_id, tokens, requests)
+        return set_id
 
 
 def _find_or_make(

@@ -24,8 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 from db.ledger_rows import COLUMNS, JSON_COLUMNS, ROLLUP_COLUMNS, ROLLUP_SUMS, Row
-from db.models import Base, CostAnalytics, JournalOffset, Lease, UsageCost
-from db.models import Window as WindowRow
+from db.models import Base, CostAnalytics, JournalOffset, UsageCost
 
 JULIAN_1970 = 2440587.5
 MS_PER_DAY = 86_400_000
@@ -93,8 +92,6 @@ def _bound(names: Sequence[str]) -> dict[str, Any]:
 _COSTS = table_of(UsageCost)
 _ROLLUPS = table_of(CostAnalytics)
 _OFFSETS = table_of(JournalOffset)
-_LEASES = table_of(Lease)
-_WINDOWS = table_of(WindowRow)
 
 
 def _insert_costs(module: Any) -> Any:
@@ -120,30 +117,6 @@ def _upsert_rollups(module: Any) -> Any:
 INSERT_COSTS = Statement(_insert_costs, COLUMNS)
 UPSERT_ROLLUPS = Statement(_upsert_rollups, ROLLUP_COLUMNS)
 
-BOOK_LEASES = Statement(
-    lambda _: (
-        update(_LEASES)
-        .values(granted=bindparam("to_granted"), spent=bindparam("to_spent"))
-        .where(
-            _LEASES.c.window_id == bindparam("window"), _LEASES.c.epoch_id == bindparam("epoch")
-        )
-    ),
-    ("to_granted", "to_spent", "window", "epoch"),
-)
-
-# Relative: another host may have leased meanwhile. `over` is the part nobody was asked for.
-BOOK_WINDOWS = Statement(
-    lambda _: (
-        update(_WINDOWS)
-        .values(
-            committed=_WINDOWS.c.committed + bindparam("change"),
-            overage=_WINDOWS.c.overage + bindparam("over"),
-        )
-        .where(_WINDOWS.c.id == bindparam("window"))
-    ),
-    ("change", "over", "window"),
-)
-
 ADVANCE_OFFSET = Statement(
     lambda _: (
         update(_OFFSETS)
@@ -165,7 +138,9 @@ ADVANCE_OFFSET = Statement(
 
 FLAG_COSTS = Statement(
     lambda _: (
-        update(_COSTS).values(flags=bindparam("to_flags")).where(_COSTS.c.call_id == bindparam("id"))
+        update(_COSTS)
+        .values(flags=bindparam("to_flags"))
+        .where(_COSTS.c.call_id == bindparam("id"))
     ),
     ("to_flags", "id"),
 )

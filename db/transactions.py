@@ -9,12 +9,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import NullPool
 
-from db.engine import BUSY_TIMEOUT_S, _sqlite_pragmas, open_engine
+from db.engine import open_engine, open_sqlite_writer
 from db.ledger_types import OutcomeUnknown
 
 T = TypeVar("T")
@@ -50,26 +49,6 @@ def open_transactions(url: str) -> Transactions:
     """Raises DatabaseUnusable."""
     engine = open_sqlite_writer(url)
     return AsyncTransactions(open_engine(url)) if engine is None else ThreadTransactions(engine)
-
-
-def open_sqlite_writer(url: str) -> Engine | None:
-    parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite":
-        return None
-    engine = create_engine(
-        parsed.set(drivername="sqlite"),
-        poolclass=NullPool,
-        connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
-    )
-
-    def on_connect(connection, _record: object) -> None:
-        connection.isolation_level = None
-        for pragma in _sqlite_pragmas(False):
-            connection.execute(pragma)
-
-    event.listen(engine, "connect", on_connect)
-    event.listen(engine, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE"))
-    return engine
 
 
 def _run(connection: Connection, work: Work[T]) -> T:

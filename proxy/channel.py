@@ -1,0 +1,173 @@
+"""What carries messages between the planes: a Unix socket, or two ends in one process.
+
+Frames are a 4-byte little-endian length and a msgpack message. Both kinds of channel deliver on
+the event loop, in order, and never from inside `send`.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from proxy.wire import Channel, Message
+
+HEADER_BYTES = 4
+FRAME_BYTES_MAX = 64 * 2**20  # a snapshot with a hundred thousand keys fits
+UNSENT_BYTES_MAX = 2 * FRAME_BYTES_MAX  # a peer that does not read this much is as good as gone
+
+encode_message = msgspec.msgpack.Encoder().encode
+decode_message = msgspec.msgpack.Decoder(Message).decode
+
+
+def encode_frame(message: Message) -> bytes:
+    payload = encode_message(message)
+    assert len(payload) <= FRAME_BYTES_MAX, len(payload)
+    return len(payload).to_bytes(HEADER_BYTES, "little") + payload
+
+
+class FrameDecoder:
+    """Bytes in, in any pieces; messages out. Raises ValueError on what cannot be a frame."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Message]:
+        self._buffer += data
+        messages = []
+        at = 0
+        while len(self._buffer) - at >= HEADER_BYTES:
+            start = at + HEADER_BYTES
+            length = int.from_bytes(self._buffer[at:start], "little")
+            if length > FRAME_BYTES_MAX:
+                raise ValueError(f"a frame of {length} bytes")
+            if len(self._buffer) < start + length:
+                break
+            messages.append(decode_message(memoryview(self._buffer)[start : start + length]))
+            at = start + length
+        del self._buffer[:at]
+        return messages
+
+
+class _Inbox:
+    """Messages that came before `start`, and who gets those that come after it."""
+
+    def __init__(self) -> None:
+        self._early: deque[Message] = deque()
+        self._on_message: Callable[[Message], None] | None = None
+        self._on_close: Callable[[], None] | None = None
+        self._closed = False
+
+    def start(self, on_message: Callable[[Message], None], on_close: Callable[[], None]) -> None:
+        self._on_message, self._on_close = on_message, on_close
+        while self._early:
+            on_message(self._early.popleft())
+        if self._closed:
+            on_close()
+
+    def deliver(self, message: Message) -> None:
+        if self._on_message is None:
+            self._early.append(message)
+        else:
+            self._on_message(message)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            if self._on_close is not None:
+                self._on_close()
+
+
+class LocalChannel(Channel):
+    """One end inside a process. Messages are passed by reference: nobody may change one."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._inbox = _Inbox()
+        self._peer: LocalChannel | None = None
+
+    @classmethod
+    def pair(cls) -> tuple["LocalChannel", "LocalChannel"]:
+        loop = asyncio.get_running_loop()
+        one, other = cls(loop), cls(loop)
+        one._peer, other._peer = other, one
+        return one, other
+
+    def start(self, on_message: Callable[[Message], None], on_close: Callable[[], None]) -> None:
+        self._inbox.start(on_message, on_close)
+
+    def send(self, message: Message) -> None:
+        if self._peer is not None:
+            self._loop.call_soon(self._peer._receive, message)
+
+    def close(self) -> None:
+        peer, self._peer = self._peer, None
+        if peer is not None:
+            peer._peer = None
+            self._loop.call_soon(peer._inbox.close)
+            self._loop.call_soon(self._inbox.close)
+
+    def _receive(self, message: Message) -> None:
+        self._inbox.deliver(message)
+
+
+class SocketChannel(asyncio.Protocol, Channel):
+    """One end of a Unix socket."""
+
+    def __init__(self, on_connect: Callable[["SocketChannel"], None] | None = None) -> None:
+        self._on_connect = on_connect
+        self._inbox = _Inbox()
+        self._decoder = FrameDecoder()
+        self._transport: asyncio.Transport | None = None
+
+    def start(self, on_message: Callable[[Message], None], on_close: Callable[[], None]) -> None:
+        self._inbox.start(on_message, on_close)
+
+    def send(self, message: Message) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        transport.write(encode_frame(message))
+        if transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
+            transport.abort()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    # --- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        if self._on_connect is not None:
+            self._on_connect(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            messages = self._decoder.feed(data)
+        except (ValueError, msgspec.MsgspecError):
+            self._abort()
+            return
+        for message in messages:
+            self._inbox.deliver(message)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._inbox.close()
+
+    def _abort(self) -> None:
+        assert self._transport is not None
+        self._transport.abort()
+
+
+async def connect(path: str) -> SocketChannel:
+    """The worker's end. Raises OSError if control is not listening there."""
+    loop = asyncio.get_running_loop()
+    _, channel = await loop.create_unix_connection(SocketChannel, path)
+    return channel
+
+
+async def listen(path: str, on_connect: Callable[[SocketChannel], None]) -> asyncio.Server:
+    """Control's end. The path must be free, in a directory that only its own user can enter."""
+    loop = asyncio.get_running_loop()
+    return await loop.create_unix_server(lambda: SocketChannel(on_connect), path)
