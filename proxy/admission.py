@@ -1,0 +1,222 @@
+"""From the price to the journaled hold: ceiling, clamp, wait, refuse, in this order."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from db.journal_records import Hold
+from pricing.ceiling import Ceiling, ceiling, output_limit_for
+from pricing.errors import MissingMaximum
+from pricing.money import usd_from_nano
+from pricing.usage import Usage
+from proxy.budgets import Budgets
+from proxy.call import Call
+from proxy.errors import Refusal
+from proxy.holds import HoldResult
+from proxy.state import FREE
+from proxy.wire import BudgetEntry
+
+FREE_OUTPUT_TOKENS = 32_768  # assumed for a free model without a limit of its own
+CLAMP_MIN_REASONING = 4096  # below it reasoning models return nothing but thoughts
+
+
+async def admit(call: Call, budgets: Budgets, now_s: float) -> None:
+    """Hold the call's ceiling in every budget it belongs to, or refuse it."""
+    assert call.facts is not None
+    assert call.principal is not None
+    assert call.provider is not None
+    applicable = budgets.for_call(call.principal, call.provider.name, call.facts.model)
+    bound = find_ceiling(call, applicable)
+    limit = find_clamp(call, applicable, budgets, bound, now_s)
+    if limit is not None:
+        call.clamped = call.facts.size.output_limit = limit
+        bound = find_ceiling(call, applicable)
+    call.ceiling = bound
+    check_cost_cap(call, bound)
+    capped = budgets.request_cap(applicable, bound.nano, bound.tokens)
+    if capped is not None:
+        needed = bound.nano if capped.unit == "usd" else bound.tokens
+        raise spent_refusal(capped, spent=0, held=0, needed=needed, resets_at_s=None)
+    result = await budgets.hold(
+        hold_record(call, bound), applicable, bound.nano, bound.tokens, now_s
+    )
+    if result.held is None:
+        raise refusal(result)
+    call.held = result.held
+
+
+def find_ceiling(call: Call, applicable: Sequence[BudgetEntry]) -> Ceiling:
+    """The most the call can cost. Raises Refusal `model_not_priced` when nothing bounds it."""
+    assert call.facts is not None
+    assert call.price is not None
+    assert call.provider is not None
+    size, passes = call.facts.size, max((b.server_tool_passes for b in applicable), default=4)
+    try:
+        return ceiling(size, call.price, server_tool_passes=passes)
+    except MissingMaximum as exc:
+        if call.provider.prices == FREE:  # only budgets in tokens care, and they get a guess
+            return Ceiling(0, size.body_bytes + FREE_OUTPUT_TOKENS, Usage())
+        raise Refusal("model_not_priced", str(exc)) from exc
+
+
+def find_clamp(
+    call: Call,
+    applicable: Sequence[BudgetEntry],
+    budgets: Budgets,
+    bound: Ceiling,
+    now_s: float,
+) -> int | None:
+    """The lowest output limit that a clamping budget asks for; None: the request stays as it is."""
+    assert call.facts is not None
+    if not call.facts.size.generates:
+        return None
+    lowest: int | None = None
+    for budget in applicable:
+        if budget.clamp:
+            limit = clamped_limit(call, budget, budgets.free(budget, now_s), bound)
+            if limit is not None and (lowest is None or limit < lowest):
+                lowest = limit
+    return lowest
+
+
+def clamped_limit(call: Call, budget: BudgetEntry, free: int, bound: Ceiling) -> int | None:
+    """The output limit that `budget` asks for with `free` units left; None: none is needed.
+
+    A call without a limit of its own may take `clamp_share` of what is free; one with a limit is
+    lowered only if it does not fit otherwise.
+    """
+    facts, price = call.facts, call.price
+    assert facts is not None
+    assert price is not None
+    own_limit = facts.size.output_limit
+    amount = free if own_limit is not None else int(free * budget.clamp_share)
+    taken = bound.nano if budget.unit == "usd" else bound.tokens
+    if budget.unit == "requests" or taken <= amount:
+        return None
+    if budget.unit == "usd":
+        limit = output_limit_for(
+            facts.size, price, amount, server_tool_passes=budget.server_tool_passes
+        )
+    else:
+        limit = (amount - bound.usage.input_tokens) // max(facts.size.choices, 1)
+    least = CLAMP_MIN_REASONING if facts.reasoning else budget.clamp_min_tokens
+    limit = max(limit or 0, least)
+    most = own_limit if own_limit is not None else price.max_output_tokens
+    return None if most is not None and limit >= most else limit
+
+
+def check_cost_cap(call: Call, bound: Ceiling) -> None:
+    """`x-tollkeeper-max-cost-usd`: refuse a call that might cost more."""
+    assert call.own is not None
+    cap = call.own.max_cost_nano
+    if cap is not None and bound.nano > cap:
+        raise Refusal(
+            "cost_cap_exceeded",
+            f"This call can cost up to {usd_from_nano(bound.nano)} USD, above its own cap of "
+            f"{usd_from_nano(cap)} USD (x-tollkeeper-max-cost-usd). Lower its output limit.",
+            {"ceiling_usd": usd_from_nano(bound.nano), "cap_usd": usd_from_nano(cap)},
+        )
+
+
+def hold_record(call: Call, bound: Ceiling) -> Hold:
+    """The journal's record of the admission; the budgets fill in windows and amounts."""
+    principal, facts, own = call.principal, call.facts, call.own
+    assert principal is not None
+    assert facts is not None
+    assert own is not None
+    assert call.provider is not None
+    assert call.price is not None
+    return Hold(
+        call_id=call.call_id,
+        at_ms=call.at_ms,
+        amounts=[],
+        key_id=principal.key_id,
+        organization_id=principal.organization_id,
+        team_id=principal.team_id,
+        project_id=principal.project_id,
+        user=principal.user,
+        provider=call.provider.name,
+        model=facts.model,
+        route=facts.route.name,
+        stream=facts.stream,
+        price_version=call.state.prices.version,
+        ceiling_nano=bound.nano,
+        ceiling_usage=bound.usage.as_dict(),
+        tags=own.tags,
+        client_retry=own.client_retry,
+        priced_model=call.price.key,
+    )
+
+
+def refusal(result: HoldResult) -> Refusal:
+    """Why the call was not admitted, for its caller."""
+    budget = result.budget
+    if result.kind == "spent" and budget is not None:
+        return spent_refusal(
+            budget,
+            spent=result.spent,
+            held=result.held_amount,
+            needed=result.needed,
+            resets_at_s=result.resets_at_s,
+        )
+    if result.kind == "busy" and budget is not None:
+        return busy_refusal(budget, result)
+    reason = "the journal's disk is full" if result.kind == "full" else "it cannot be reached"
+    return Refusal(
+        "ledger_unavailable",
+        f"Budgets cannot be checked now: {reason}. Try again in a moment.",
+        retry_after_s=5,
+    )
+
+
+def spent_refusal(
+    budget: BudgetEntry, *, spent: int, held: int, needed: int, resets_at_s: int | None
+) -> Refusal:
+    """The budget cannot pay for this call, now or until its window ends."""
+    details = _figures(budget, spent, held, needed)
+    when = ""
+    if resets_at_s is not None:
+        resets_at = datetime.fromtimestamp(resets_at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        details["resets_at"] = resets_at
+        when = f" It resets at {resets_at}."
+    return Refusal(
+        "budget_exceeded",
+        f"The {budget.period} budget of {budget.scope} cannot pay for this call: limit "
+        f"{amount(budget, budget.limit)}, spent {amount(budget, spent)}, held by calls in flight "
+        f"{amount(budget, held)}; this call can take up to {amount(budget, needed)}.{when}",
+        details,
+    )
+
+
+def busy_refusal(budget: BudgetEntry, result: HoldResult) -> Refusal:
+    """Only calls in flight stand in the way: try again soon."""
+    return Refusal(
+        "budget_busy",
+        f"The {budget.period} budget of {budget.scope} is held by calls in flight: "
+        f"{amount(budget, result.held_amount)} of {amount(budget, budget.limit)}. "
+        "Try again in a moment.",
+        _figures(budget, result.spent, result.held_amount, result.needed),
+        retry_after_s=result.retry_after_s,
+    )
+
+
+def _figures(budget: BudgetEntry, spent: int, held: int, needed: int) -> dict[str, object]:
+    return {
+        "scope": budget.scope,
+        "period": budget.period,
+        "unit": budget.unit,
+        "limit": number(budget, budget.limit),
+        "spent": number(budget, spent),
+        "held": number(budget, held),
+        "needed": number(budget, needed),
+    }
+
+
+def number(budget: BudgetEntry, value: int) -> str | int:
+    """A budget's figure for a body: exact USD as text, counts as integers."""
+    return usd_from_nano(value) if budget.unit == "usd" else value
+
+
+def amount(budget: BudgetEntry, value: int) -> str:
+    """The same for a sentence."""
+    unit = "USD" if budget.unit == "usd" else budget.unit
+    return f"{number(budget, value)} {unit}"

@@ -1,0 +1,200 @@
+"""The main path of one call, top to bottom.
+
+    authenticate -> facts -> price -> ceiling -> hold (journaled) -> forward -> relay while the
+    meter reads a copy -> cost -> settlement (journaled) -> end of the reply
+
+Nothing here waits for a database. After the first byte of the answer nothing may break the
+reply: metering problems become a flagged row.
+"""
+
+import asyncio
+import time
+
+from pricing.calculator import Ceiling
+from pricing.price import Price
+from proxy import ids
+from proxy.auth import credentials, without_key
+from proxy.client import AsgiClient
+from proxy.errors import Refusal
+from proxy.holds import HeldCall
+from proxy.outcome import Outcome
+from proxy.principal import OwnHeaders, own_headers
+from proxy.providers.base import Dialect, Facts, Meter, Route
+from proxy.refuse import guessed_dialect
+from proxy.routing import destination
+from proxy.scopes import Principal
+from proxy.state import Provider, State
+from proxy.upstream import Exchange
+
+
+class Call:
+    """Everything known of one call, filled in along the path."""
+
+    __slots__ = (
+        "at_ms",
+        "began_ns",
+        "body",
+        "call_id",
+        "ceiling",
+        "clamped",
+        "client",
+        "credential",
+        "cut_by",
+        "dialect",
+        "error",
+        "exchange",
+        "facts",
+        "first_byte_ns",
+        "held",
+        "key_name",
+        "meter",
+        "outcome",
+        "own",
+        "path",
+        "price",
+        "principal",
+        "provider",
+        "query",
+        "refusal",
+        "request_id",
+        "route",
+        "state",
+        "status",
+        "task",
+    )
+
+    def __init__(self, client: AsgiClient, state: State, call_id: bytes, at_ms: int) -> None:
+        # identity
+        self.client = client
+        self.state = state
+        self.call_id = call_id
+        self.request_id = ids.text(call_id)
+        self.at_ms = at_ms
+        self.began_ns = time.perf_counter_ns()
+        self.task: asyncio.Task[None] | None = None
+        # what is asked, and by whom
+        self.provider: Provider | None = None
+        self.dialect: Dialect = guessed_dialect(client.headers)
+        self.route: Route | None = None
+        self.path = client.raw_path
+        self.query = client.query
+        self.credential = b""
+        self.key_name = ""
+        self.principal: Principal | None = None
+        self.own: OwnHeaders | None = None
+        self.facts: Facts | None = None
+        self.body = b""
+        # money
+        self.price: Price | None = None
+        self.ceiling: Ceiling | None = None
+        self.clamped: int | None = None
+        self.held: HeldCall | None = None
+        self.outcome: Outcome | None = None
+        # the reply
+        self.exchange: Exchange | None = None
+        self.meter: Meter | None = None
+        self.status = 0  # the provider's status; 0: none came
+        self.first_byte_ns = 0
+        self.error = ""
+        self.refusal: Refusal | None = None  # what we answered ourselves
+        self.cut_by: Refusal | None = None  # why we ended the reply ourselves
+
+    @property
+    def target(self) -> bytes:
+        """Path and query as sent upstream: the provider's own prefix, then the raw path."""
+        assert self.provider is not None
+        path = self.provider.origin.path_prefix + self.path
+        return path + b"?" + self.query if self.query else path
+
+    @property
+    def sent(self) -> bool:
+        """Whether something of the request may have reached the provider."""
+        return self.exchange is not None and self.exchange.sent
+
+    def refusal_status(self, refusal: Refusal) -> int:
+        """The status of a refusal, after `refusal_status` of the key or the provider."""
+        if refusal.code != "budget_exceeded":
+            return refusal.status
+        if self.principal is not None and self.principal.refusal_status:
+            return self.principal.refusal_status
+        return self.provider.refusal_status if self.provider is not None else refusal.status
+
+
+def find_route(call: Call) -> None:
+    """Which provider and which of its routes this is."""
+    client, state = call.client, call.state
+    target = destination(client.raw_path, client.query, client.headers, state.provider_names)
+    provider = state.providers[target.provider]
+    call.provider, call.dialect, call.path = provider, provider.dialect, target.path
+    if client.header(b"upgrade") is not None and _is_websocket(client):
+        raise Refusal(
+            "websocket_not_supported",
+            "WebSockets are not metered here. Use the HTTP form of this API.",
+        )
+    path = target.path.decode("ascii", "replace")
+    call.route = provider.dialect.route(client.method, path)
+    if call.route is None:
+        raise Refusal("unknown_route", f"{client.method} {path} is no route of {provider.name}.")
+
+
+def _is_websocket(client: AsgiClient) -> bool:
+    return (client.header(b"upgrade") or b"").lower() == b"websocket"
+
+
+def authenticate(call: Call, now_s: float) -> None:
+    """Whose call this is; takes the credential that goes upstream."""
+    client, provider = call.client, call.provider
+    assert provider is not None
+    found = credentials(client.headers, client.query)
+    if provider.client_key and found.own is None:
+        raise Refusal(
+            "invalid_api_key",
+            f"Provider '{provider.name}' is called with your own credential: send your "
+            "Tollkeeper key in the header x-tollkeeper-key.",
+        )
+    key = call.state.keyring.authenticate(found, now_s)
+    call.key_name = key.name
+    call.query = without_key(client.query)
+    call.credential = provider.credential
+    if provider.client_key and found.secrets:
+        call.credential = provider.client_credential(found.secrets[0])
+    if key.providers and provider.name not in key.providers:
+        raise Refusal(
+            "provider_not_allowed", f"The key '{key.name}' may not use '{provider.name}'."
+        )
+    own = call.own = own_headers(client.headers)
+    call.principal = Principal.of(key, own.user, own.project, call.state.projects)
+
+
+def check_metered(call: Call) -> None:
+    """An unmetered route would bypass every budget."""
+    assert call.route is not None
+    assert call.provider is not None
+    if call.route.kind == "unmetered" and not call.provider.allow_unmetered:
+        raise Refusal(
+            "route_not_metered",
+            f"The route '{call.route.name}' of '{call.provider.name}' cannot be metered, so no "
+            "budget would see its cost. An operator may set allow_unmetered for this provider.",
+            {"route": call.route.name},
+        )
+
+
+async def read_request(call: Call, body_bytes_max: int) -> None:
+    """The body, whole, and the facts in it."""
+    assert call.route is not None
+    assert call.principal is not None
+    call.body = await call.client.body(body_bytes_max)
+    path = call.path.decode("ascii", "replace")
+    facts = call.dialect.facts(call.route, path, call.query, call.body)
+    call.facts = facts
+    if not call.principal.allows_model(facts.model):
+        raise Refusal(
+            "model_not_allowed", f"The key '{call.key_name}' may not use '{facts.model}'."
+        )
+
+
+def find_price(call: Call) -> None:
+    """The price the call is held with."""
+    assert call.provider is not None
+    assert call.facts is not None
+    call.price = call.state.prices.quote(call.provider.prices, call.facts.model)

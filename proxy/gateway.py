@@ -1,0 +1,284 @@
+"""The data plane's ASGI application: every request enters, and every call ends, here."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from db.journal_files import JournalError
+from proxy.admission import admit
+from proxy.budgets import Budgets
+from proxy.call import Call, authenticate, check_metered, find_price, find_route, read_request
+from proxy.client import AsgiClient, ClientGoneError, Receive, Scope, Send
+from proxy.errors import Refusal
+from proxy.ids import CallIds
+from proxy.outcome import at_the_hold, outcome
+from proxy.passthrough import pass_through
+from proxy.refuse import refusal_headers
+from proxy.relay import forward, relay
+from proxy.server import client_for
+from proxy.settlement import settlement
+from proxy.state import State
+from proxy.telemetry import Telemetry
+from proxy.upstream import Pool, UpstreamError, UpstreamTimeout
+
+_JSON = (b"content-type", b"application/json")
+DRAINING = Refusal("draining", "Tollkeeper is shutting down. Try again.", retry_after_s=1)
+
+
+class Gateway:
+    """Routes requests into the call path, settles every held call exactly once."""
+
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        budgets: Budgets,
+        telemetry: Telemetry,
+        on_broken_journal: Callable[[], None],
+        now_s: Callable[[], float] = time.time,
+    ) -> None:
+        self.state: State | None = None
+        self.in_flight: set[Call] = set()
+        self._pool = pool
+        self._budgets = budgets
+        self._telemetry = telemetry
+        self._on_broken_journal = on_broken_journal
+        self._now_s = now_s
+        self._ids = CallIds()
+        self._closed: Refusal | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    # --- life of the gateway ---
+
+    def drain(self) -> None:
+        """Admit nothing more; calls in flight go on."""
+        self._closed = DRAINING
+
+    async def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until no call is in flight; False when that takes longer than `timeout_s`."""
+        try:
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    def cut_all(self) -> None:
+        """End what is in flight: each stream gets its error event, each call its settlement."""
+        for call in self.in_flight:
+            if call.task is not None:
+                call.cut_by = DRAINING
+                call.task.cancel()
+
+    @property
+    def ready(self) -> bool:
+        """A snapshot has come and the doors are open."""
+        return self.state is not None and self._closed is None
+
+    # --- requests ---
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            client = client_for(scope, receive, send)
+            if client.raw_path in (b"/healthz", b"/readyz"):
+                await self._health(client)
+            else:
+                await self.serve(client)
+        elif scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _health(self, client: AsgiClient) -> None:
+        ready = self.ready
+        if client.raw_path == b"/healthz":
+            await client.answer(200, [_JSON], b'{"status":"ok"}')
+        elif ready:
+            await client.answer(200, [_JSON], b'{"status":"ready"}')
+        else:
+            await client.answer(503, [_JSON, (b"retry-after", b"1")], b'{"status":"not ready"}')
+
+    async def serve(self, client: AsgiClient) -> None:
+        """One request, from its head to its row."""
+        state = self.state
+        assert state is not None, "requests are served once the first snapshot has come"
+        at_ms = int(self._now_s() * 1000)
+        call = Call(client, state, self._ids.new(at_ms), at_ms)
+        call.task = asyncio.current_task()
+        self.in_flight.add(call)
+        self._idle.clear()
+        try:
+            await self._run(call)
+        except Refusal as refusal:
+            await self._refuse(call, refusal)
+        except UpstreamError as exc:
+            await self._upstream_failed(call, exc)
+        except ClientGoneError:
+            call.error = "client_gone"
+        except asyncio.CancelledError:
+            await self._cancelled(call)
+        except Exception as exc:  # our bug: the caller gets an answer, the operator a traceback
+            await self._crashed(call, exc)
+        finally:
+            self._end(call)
+
+    async def _run(self, call: Call) -> None:
+        """The path of one call."""
+        self._check_open(call)
+        find_route(call)
+        authenticate(call, self._now_s())
+        check_metered(call)
+        assert call.route is not None
+        settings = call.state.settings
+        if call.route.kind != "metered":
+            await pass_through(call, self._pool, settings.max_body_bytes)
+            return
+        await read_request(call, settings.max_body_bytes)
+        call.client.watch(lambda: self._hung_up(call))
+        find_price(call)
+        await admit(call, self._budgets, self._now_s())
+        exchange = await forward(call, self._pool)
+        await relay(call, exchange, self.settle)
+
+    def _check_open(self, call: Call) -> None:
+        if self._closed is not None:
+            raise self._closed
+        if len(self.in_flight) > call.state.settings.max_concurrency:
+            raise Refusal(
+                "overloaded",
+                "Too many calls in flight (server.max_concurrency). Try again in a moment.",
+                retry_after_s=1,
+            )
+
+    # --- endings ---
+
+    def settle(self, call: Call, ending: str) -> None:
+        """Journal the settlement and free the hold; only the first settlement of a call counts."""
+        if call.held is None or call.outcome is not None:
+            return
+        assert call.facts is not None
+        assert call.ceiling is not None
+        assert call.price is not None
+        assert call.provider is not None
+        prices, provider = call.state.prices, call.provider.prices
+        try:
+            done = outcome(
+                ending=ending,
+                sent=call.sent,
+                status=call.status,
+                facts=call.facts,
+                ceiling=call.ceiling,
+                price=call.price,
+                reading=call.meter.reading() if call.meter is not None else None,
+                find_price=lambda *models: prices.find(provider, *models),
+            )
+        except Exception as exc:  # metering must not break a reply: charge the hold, flagged
+            self._telemetry.problem("metering failed", call.request_id, exc)
+            done = at_the_hold(ending, call.ceiling, call.price)
+        call.outcome = done
+        record = settlement(call, done)
+        try:
+            self._budgets.settle(call.held, record)
+        except JournalError as exc:
+            # The hold stays in the journal and is charged in full when the journal is finished.
+            self._telemetry.problem("journal is broken", call.request_id, exc)
+            self._on_broken_journal()
+
+    def _hung_up(self, call: Call) -> None:
+        drain = call.state.settings.on_disconnect == "drain"
+        if call.task is not None and not (drain and call.sent):
+            call.task.cancel()
+
+    async def _cancelled(self, call: Call) -> None:
+        """The client hung up, or we cut the reply ourselves."""
+        if call.client.gone:
+            call.error = "client_gone"
+            self.settle(call, "client_gone")
+        elif call.cut_by is not None:
+            await self._cut(call, call.cut_by)
+        else:
+            self.settle(call, "cut")
+            raise asyncio.CancelledError
+
+    async def _cut(self, call: Call, reason: Refusal) -> None:
+        """End a reply on our side: the dialect's error event, then the connection."""
+        call.error = reason.code
+        self.settle(call, "cut")
+        if not call.client.started:
+            await self._refuse(call, reason)
+            return
+        if call.facts is not None and call.facts.stream:
+            event = call.dialect.error_event(call.facts, reason, call.request_id)
+            if event:
+                await call.client.write(event)
+        call.client.cut()
+
+    async def _upstream_failed(self, call: Call, exc: UpstreamError) -> None:
+        if call.client.gone:
+            self.settle(call, "client_gone")
+            return
+        host = call.provider.origin.host if call.provider is not None else ""
+        timeout = isinstance(exc, UpstreamTimeout)
+        refusal = Refusal(
+            "upstream_timeout" if timeout else "upstream_unreachable",
+            f"The provider at {host} could not be reached or broke off: {exc}.",
+            {"provider": call.provider.name if call.provider else ""},
+            retry_after_s=1,
+        )
+        call.error = refusal.code
+        if not exc.answered:
+            self.settle(call, "unreachable")
+            await self._refuse(call, refusal)
+        elif timeout:
+            await self._cut(call, refusal)
+        else:
+            self.settle(call, "upstream_broken")
+            if call.client.started:
+                call.client.cut()
+            else:
+                await self._refuse(call, refusal)
+
+    async def _crashed(self, call: Call, exc: Exception) -> None:
+        if call.client.gone or isinstance(exc, ConnectionAbortedError):
+            self.settle(call, "client_gone" if call.client.gone else "cut")
+            if not call.client.gone:
+                raise exc
+            return
+        self._telemetry.problem("internal error", call.request_id, exc)
+        call.error = "internal_error"
+        self.settle(call, "cut")
+        if call.client.started:
+            call.client.cut()
+        else:
+            message = (
+                f"Tollkeeper failed on this call; the operator finds it under id {call.request_id}."
+            )
+            await self._refuse(call, Refusal("internal_error", message))
+
+    async def _refuse(self, call: Call, refusal: Refusal) -> None:
+        """Answer in the shape of the API that was called."""
+        call.refusal = refusal
+        status = call.refusal_status(refusal)
+        body = call.dialect.error_body(refusal, call.request_id)
+        await call.client.answer(status, refusal_headers(refusal, call.request_id), body)
+
+    def _end(self, call: Call) -> None:
+        """Whatever happened: nothing stays held, open or in flight."""
+        self.settle(call, "cut")
+        if call.exchange is not None:
+            call.exchange.release()
+        call.client.unwatch()
+        self.in_flight.discard(call)
+        if not self.in_flight:
+            self._idle.set()
+        self._telemetry.ended(call)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await send({"type": "lifespan.shutdown.complete"})
+            return

@@ -1,0 +1,66 @@
+"""The charge of every ending (docs/design.md, "Charge rules"): one function decides it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pricing.calculator import Ceiling, Cost, cost
+from pricing.price import Price
+from pricing.usage import Usage
+from proxy.estimates import cut_to, estimated_usage
+from proxy.providers.base import Facts, Reading
+
+NOTHING = Cost(0, [])
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a call ended and what it is charged."""
+
+    ending: str
+    usage: Usage | None
+    usage_source: str
+    cost: Cost
+    price: Price
+    reading: Reading | None
+    flags: int = 0
+
+
+def outcome(
+    *,
+    ending: str,
+    sent: bool,
+    status: int,
+    facts: Facts,
+    ceiling: Ceiling,
+    price: Price,
+    reading: Reading | None,
+    find_price: Callable[..., Price | None],
+) -> Outcome:
+    """Decide usage, its source and the cost.
+
+    `reading` is None when no byte of an answer came; `find_price` looks a model up under the
+    call's provider. An estimate is cut to the ceiling's usage, so it never exceeds the hold.
+    """
+    usage: Usage | None = None
+    source = "none"
+    if reading is None:
+        if sent and ending in ("client_gone", "cut"):  # the provider may be working on it
+            usage, source = estimated_usage(facts, None), "estimated"
+    elif reading.usage is not None and not reading.partial:
+        usage, source = reading.usage, "reported"
+    elif status < 400:
+        usage, source = estimated_usage(facts, reading), "estimated"
+    if usage is None:
+        return Outcome(ending, None, source, NOTHING, price, reading)
+    if source == "estimated":
+        usage = cut_to(usage, ceiling.usage)
+    if reading is not None and reading.model:
+        price = find_price(reading.model, facts.model) or price
+    return Outcome(ending, usage, source, cost(usage, price, find_price), price, reading)
+
+
+def at_the_hold(ending: str, ceiling: Ceiling, price: Price) -> Outcome:
+    """The outcome when metering itself failed: the whole hold, as an estimate."""
+    return Outcome(
+        ending, ceiling.usage, "estimated", cost(ceiling.usage, price, None), price, None
+    )

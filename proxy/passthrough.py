@@ -1,0 +1,48 @@
+"""Routes that cost nothing, or that the config allows unmetered: relayed, not metered."""
+
+import time
+from collections.abc import AsyncIterator
+
+from proxy.call import Call
+from proxy.forward import own_framing, reply_headers, request_head
+from proxy.upstream import Pool
+
+
+async def pass_through(call: Call, pool: Pool, body_bytes_max: int) -> None:
+    """Relay request and reply as they come, both ways streamed."""
+    client, provider = call.client, call.provider
+    assert provider is not None
+    client.check_length(body_bytes_max)
+    head = request_head(
+        client.method,
+        call.target,
+        provider.origin.host_header,
+        client.headers,
+        call.credential,
+        None,
+    )
+    exchange = call.exchange = pool.exchange()
+    await pool.send(exchange, provider.origin, head, _body(call, body_bytes_max))
+    call.status = exchange.status
+    call.first_byte_ns = time.perf_counter_ns()
+    headers = reply_headers(exchange.headers, keep_length=True)
+    headers.append((b"x-tollkeeper-request-id", call.request_id.encode("ascii")))
+    await client.start(exchange.status, headers)
+    while data := await exchange.read():
+        await client.write(data)
+    await client.end()
+
+
+def _body(call: Call, body_bytes_max: int) -> bytes | AsyncIterator[bytes]:
+    """The client's body in the client's own framing."""
+    framing = own_framing(call.client.headers)
+    if not framing:
+        return b""
+    stream = call.client.body_stream(body_bytes_max)
+    return stream if framing[0].startswith(b"content-length") else _chunked(stream)
+
+
+async def _chunked(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async for part in stream:
+        yield b"%x\r\n%b\r\n" % (len(part), part)
+    yield b"0\r\n\r\n"

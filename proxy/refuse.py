@@ -1,0 +1,40 @@
+"""How a refusal looks on the wire: the body of the API that was called, and the headers that
+make its SDK stop, or wait, exactly once."""
+
+from proxy.client import Headers
+from proxy.errors import Refusal
+from proxy.providers.base import Dialect
+from proxy.providers.registry import DIALECT_NAMES, dialect
+
+_DIALECTS = {name: dialect(name) for name in DIALECT_NAMES}
+RETRY_AFTER_S_MAX = 60  # SDKs sleep through whatever they are told
+
+
+def refusal_headers(refusal: Refusal, request_id: str) -> Headers:
+    """Headers of a refusal: request ids where SDKs read them, and the retry advice."""
+    request_id_bytes = request_id.encode("ascii")
+    headers: Headers = [
+        (b"content-type", b"application/json"),
+        (b"x-request-id", request_id_bytes),
+        (b"request-id", request_id_bytes),
+        (b"x-tollkeeper-request-id", request_id_bytes),
+    ]
+    if refusal.final:
+        headers.append((b"x-should-retry", b"false"))
+    else:
+        wait_s = min(max(refusal.retry_after_s or 1, 1), RETRY_AFTER_S_MAX)
+        headers.append((b"retry-after", b"%d" % wait_s))
+    resets_at = refusal.details.get("resets_at")
+    if isinstance(resets_at, str):
+        headers.append((b"x-tollkeeper-resets-at", resets_at.encode("ascii")))
+    return headers
+
+
+def guessed_dialect(headers: Headers) -> Dialect:
+    """The dialect to refuse in when no provider could be found."""
+    for name, _ in headers:
+        if name == b"anthropic-version":
+            return _DIALECTS["anthropic"]
+        if name == b"x-goog-api-key":
+            return _DIALECTS["gemini"]
+    return _DIALECTS["openai"]

@@ -1,0 +1,61 @@
+"""The journal's record of how a call ended."""
+
+import time
+
+from db.journal_records import (
+    FLAG_CEILING_VIOLATION,
+    FLAG_CLAMPED,
+    FLAG_UNBACKED,
+    FLAG_UNPRICED,
+    Settle,
+)
+from pricing.calculator import Cost
+from pricing.money import ATTO_PER_NANO
+from proxy.call import Call
+from proxy.holds import HeldCall
+from proxy.outcome import Outcome
+
+
+def _flags(call: Call, held: HeldCall, done: Outcome) -> int:
+    flags = 0 if held.backed else FLAG_UNBACKED
+    if call.clamped is not None:
+        flags |= FLAG_CLAMPED
+    if done.price.unpriced:
+        flags |= FLAG_UNPRICED
+    if done.cost.nano > held.ceiling_nano:
+        flags |= FLAG_CEILING_VIOLATION
+    return flags
+
+
+def settlement(call: Call, done: Outcome) -> Settle:
+    """The journal record of an outcome; charges follow the units of the held budgets."""
+    held = call.held
+    assert held is not None
+    if done.usage_source == "estimated" and done.cost.nano > held.ceiling_nano:
+        done.cost = Cost(held.ceiling_nano, [("hold", 1, held.ceiling_nano * ATTO_PER_NANO)])
+    done.flags = _flags(call, held, done)
+    reading = done.reading
+    return Settle(
+        call_id=call.call_id,
+        held=held.amounts,
+        charges=held.charges(
+            cost_nano=done.cost.nano,
+            tokens=done.usage.total_tokens if done.usage else 0,
+            requests=0 if done.ending == "unreachable" else 1,
+        ),
+        ending=done.ending,
+        http_status=call.status,
+        usage=done.usage.as_dict() if done.usage else None,
+        usage_source=done.usage_source,
+        price_version=call.state.prices.version,
+        cost_nano=done.cost.nano,
+        cost_items=done.cost.items,
+        model=done.price.key,
+        response_id=reading.response_id if reading else "",
+        duration_ms=(time.perf_counter_ns() - call.began_ns) // 1_000_000,
+        first_byte_ms=(call.first_byte_ns - call.began_ns) // 1_000_000
+        if call.first_byte_ns
+        else 0,
+        error=call.error or (reading.error if reading else ""),
+        flags=done.flags,
+    )

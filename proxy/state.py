@@ -1,0 +1,127 @@
+"""What a worker knows: one snapshot from control, compiled for use. Replaced as a whole."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pricing.book import PriceBook
+from pricing.errors import PricingError
+from pricing.price import Price
+from pricing.table import PriceTable
+from proxy.auth import Keyring
+from proxy.errors import Refusal
+from proxy.providers.base import Dialect
+from proxy.providers.registry import dialect
+from proxy.upstream import Origin, Proxies
+from proxy.wire import PricesEntry, ProviderEntry, Snapshot
+
+CLIENT_KEY = "client"  # `api_key: client`: the caller's own credential goes to the provider
+FREE = "free"  # `prices: free`: every model of the provider costs nothing
+_BEARER_HEADERS = ("authorization",)
+
+
+@dataclass(slots=True)
+class Provider:
+    """A configured provider: where its calls go, in which dialect, at whose prices."""
+
+    name: str
+    dialect: Dialect
+    origin: Origin
+    credential: bytes  # ready header line; b"" when no credential is added
+    credential_header: str
+    client_key: bool
+    prices: str  # provider name in the price table, or "free"
+    allow_unmetered: bool
+    inject_usage: bool
+    refusal_status: int
+
+    def client_credential(self, secret: bytes) -> bytes:
+        """The header line for a caller's own credential."""
+        return _credential_line(self.credential_header, secret)
+
+
+def _credential_line(header: str, secret: bytes) -> bytes:
+    if header in _BEARER_HEADERS:
+        return header.encode() + b": Bearer " + secret
+    return header.encode() + b": " + secret
+
+
+def _provider(entry: ProviderEntry, proxies: Proxies) -> Provider:
+    spoken = dialect(entry.dialect, entry.clamp_field)
+    header = entry.api_key_header or spoken.credential_header
+    client_key = entry.api_key == CLIENT_KEY
+    line = b""
+    if entry.api_key and not client_key:
+        line = _credential_line(header, entry.api_key.encode())
+    return Provider(
+        name=entry.name,
+        dialect=spoken,
+        origin=Origin.parse(entry.base_url, proxies),
+        credential=line,
+        credential_header=header,
+        client_key=client_key,
+        prices=entry.prices,
+        allow_unmetered=entry.allow_unmetered,
+        inject_usage=entry.inject_usage,
+        refusal_status=entry.refusal_status,
+    )
+
+
+class Prices:
+    """The price version in force."""
+
+    def __init__(self, version: str, book: PriceBook) -> None:
+        self.version = version
+        self._book = book
+
+    @classmethod
+    def load(cls, entry: PricesEntry, previous: "Prices | None" = None) -> "Prices":
+        """Open the table of a snapshot; the previous one is kept when nothing changed.
+
+        Raises PricingError when the table here is not the one announced.
+        """
+        if previous is not None and previous.version == entry.version:
+            return previous
+        table = PriceTable.open(entry.table_path, entry.table_sha256)
+        flat = entry.unpriced_atto_per_token if entry.unpriced == "ceiling" else 0
+        book = PriceBook(table, entry.overlays, unpriced_atto_per_token=flat or None)
+        if book.version != entry.version:
+            raise PricingError(f"price version {book.version} here, {entry.version} announced")
+        return cls(entry.version, book)
+
+    def find(self, provider: str, *models: str) -> Price | None:
+        """The price of the first of these models that has one."""
+        if provider == FREE:
+            return Price.free(provider, models[-1])
+        return self._book.quote(provider, *models)
+
+    def quote(self, provider: str, model: str) -> Price:
+        """The price to hold with. Raises Refusal `model_not_priced`."""
+        price = self.find(provider, model)
+        if price is None:
+            raise Refusal(
+                "model_not_priced",
+                f"The model '{model}' has no price under provider '{provider}' in price version "
+                f"{self.version}, so its cost cannot be known. Declare it under "
+                "pricing.overlays, import a newer price table, or check the model's name.",
+                {"model": model, "price_version": self.version},
+            )
+        return price
+
+
+class State:
+    """A compiled snapshot."""
+
+    def __init__(self, snapshot: Snapshot, previous: "State | None" = None) -> None:
+        self.revision = snapshot.revision
+        self.epoch_id = snapshot.epoch_id
+        self.settings = snapshot.settings
+        self.keyring = Keyring(snapshot.keys)
+        self.projects: Mapping[tuple[int, str], int] = {
+            (p.team_id, p.name): p.id for p in snapshot.projects
+        }
+        proxies = Proxies.from_environ(os.environ)
+        self.providers = {e.name: _provider(e, proxies) for e in snapshot.providers}
+        self.provider_names = frozenset(name.encode() for name in self.providers)
+        before: Prices | None = previous.prices if previous is not None else None
+        self.prices: Prices = Prices.load(snapshot.prices, before)

@@ -1,0 +1,142 @@
+"""One structured line and one set of counters per call, written at its end, never per chunk."""
+
+import asyncio
+import contextlib
+import os
+import time
+import traceback
+
+import msgspec
+
+from pricing.money import usd_from_nano
+from proxy.call import Call
+from proxy.metrics import Metrics
+
+_FLUSH_S = 0.1
+_BUFFER_BYTES_MAX = 1024 * 1024
+_encode = msgspec.json.Encoder().encode
+
+
+class LineLog:
+    """JSON lines to a file descriptor, written in blocks; lossy rather than blocking or growing."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int = 2) -> None:
+        self._loop = loop
+        self._fd = fd
+        self._lines: list[bytes] = []
+        self._bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def write(self, entry: dict[str, object]) -> None:
+        """Add a line; it is on its way within a tenth of a second."""
+        line = _encode(entry)
+        self._lines.append(line)
+        self._bytes += len(line)
+        if self._timer is None:
+            self._timer = self._loop.call_later(_FLUSH_S, self.flush)
+        elif self._bytes > _BUFFER_BYTES_MAX:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        lines, self._lines, self._bytes = self._lines, [], 0
+        if lines:
+            lines.append(b"")
+            with contextlib.suppress(OSError):  # nobody reads the log: calls go on
+                os.write(self._fd, b"\n".join(lines))
+
+
+def timestamp(at_s: float) -> str:
+    """ISO 8601 in UTC with milliseconds."""
+    whole = int(at_s)
+    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
+    return f"{text}.{int((at_s - whole) * 1000):03d}Z"
+
+
+class Telemetry:
+    """What a worker tells about its calls."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, log: LineLog | None = None) -> None:
+        self.metrics = Metrics()
+        self.log_calls = True
+        self._log = log or LineLog(loop)
+
+    def ended(self, call: Call) -> None:
+        """Record a call that has ended, however it did."""
+        duration_ns = time.perf_counter_ns() - call.began_ns
+        record_metrics(self.metrics, call, duration_ns)
+        if self.log_calls:
+            self._log.write(call_line(call, duration_ns))
+
+    def problem(self, what: str, request_id: str, exc: BaseException) -> None:
+        """An operational error or a bug of ours: once, with the request id."""
+        self.metrics.problem(what)
+        self._log.write(
+            {
+                "at": timestamp(time.time()),
+                "level": "error",
+                "event": what,
+                "request_id": request_id,
+                "error": f"{type(exc).__name__}: {exc}",
+                "trace": "".join(traceback.format_exception(exc)[-3:]),
+            }
+        )
+
+    def close(self) -> None:
+        """Write what is buffered; the worker ends."""
+        self._log.flush()
+
+
+def record_metrics(metrics: Metrics, call: Call, duration_ns: int) -> None:
+    """Count a call under closed, low-cardinality labels."""
+
+
+def call_line(call: Call, duration_ns: int) -> dict[str, object]:
+    """The log line of one call: who, what, how it ended, what it cost. Never a secret."""
+    line: dict[str, object] = {
+        "at": timestamp(call.at_ms / 1000),
+        "level": "warning" if call.refusal is not None else "info",
+        "event": "refused" if call.refusal is not None else "call",
+        "request_id": call.request_id,
+        "method": call.client.method,
+        "provider": call.provider.name if call.provider is not None else "",
+        "route": call.route.name if call.route is not None else "",
+        "key": call.key_name,
+        "status": call.status,
+        "duration_ms": duration_ns // 1_000_000,
+    }
+    if call.principal is not None:
+        line["team"] = call.principal.team
+        if call.principal.user:
+            line["user"] = call.principal.user
+    if call.facts is not None:
+        line["model"] = call.facts.model
+        line["stream"] = call.facts.stream
+    if call.outcome is not None:
+        _add_outcome(line, call)
+    if call.refusal is not None:
+        line["code"] = call.refusal.code
+        line["message"] = call.refusal.message
+    if call.error:
+        line["error"] = call.error
+    return line
+
+
+def _add_outcome(line: dict[str, object], call: Call) -> None:
+    done, held = call.outcome, call.held
+    assert done is not None
+    assert held is not None
+    line["ending"] = done.ending
+    line["usage_source"] = done.usage_source
+    line["cost_usd"] = usd_from_nano(done.cost.nano)
+    line["hold_usd"] = usd_from_nano(held.ceiling_nano)
+    if done.usage is not None:
+        line["input_tokens"] = done.usage.input_tokens
+        line["output_tokens"] = done.usage.output_tokens
+    if call.first_byte_ns:
+        line["first_byte_ms"] = (call.first_byte_ns - call.began_ns) // 1_000_000
+    if call.clamped is not None:
+        line["clamped_max_tokens"] = call.clamped

@@ -1,0 +1,220 @@
+"""A worker: one data-plane process (or part of one). Touches no database.
+
+It connects to its control, opens a journal of its own, says hello, and serves once the first
+snapshot has come. When control asks it to drain, or is gone, it stops accepting, finishes what
+is in flight, closes its journal and exits.
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import uvloop
+
+from db.journal import JournalWriter
+from pricing.errors import PricingError
+from proxy.budgets import Budgets
+from proxy.channel import connect
+from proxy.gateway import Gateway
+from proxy.server import Server
+from proxy.state import State
+from proxy.telemetry import Telemetry
+from proxy.upstream import Pool
+from proxy.wire import (
+    Ack,
+    Channel,
+    Drain,
+    Hello,
+    Message,
+    Settings,
+    Slices,
+    Snapshot,
+    Welcome,
+)
+
+
+class Worker:
+    """One life of a worker, over any channel: a process of its own, or inside another program."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._welcome: asyncio.Future[Welcome] = asyncio.get_running_loop().create_future()
+        self._snapshot = asyncio.Event()
+        self._over = asyncio.Event()
+        self.welcome: Welcome | None = None
+        self.gateway: Gateway | None = None
+        self._journal: JournalWriter | None = None
+        self._budgets: Budgets | None = None
+        self._telemetry: Telemetry | None = None
+        self._pool: Pool | None = None
+        self._ticker: asyncio.TimerHandle | None = None
+        self._settings = Settings()
+
+    # --- start ---
+
+    async def start(self) -> Gateway:
+        """Open the journal, say hello, wait for the first snapshot.
+
+        Raises ConnectionError when control goes away meanwhile, JournalError when the journal
+        cannot be opened.
+        """
+        self._channel.start(self._on_message, self._on_close)
+        self.welcome = welcome = await self._welcome
+        self._journal = JournalWriter.create(
+            Path(welcome.journal_dir),
+            epoch_id=welcome.epoch_id,
+            host_id=welcome.host_id,
+            boot_id=welcome.boot_id,
+            segment_bytes=welcome.segment_bytes,
+            sync=welcome.journal_sync,
+        )
+        loop = asyncio.get_running_loop()
+        self._telemetry = Telemetry(loop)
+        self._pool = Pool()
+        self._budgets = Budgets(
+            self._channel.send,
+            self._journal,
+            now_s=time.time,
+            monotonic=loop.time,
+            call_later=loop.call_later,
+        )
+        self.gateway = Gateway(
+            pool=self._pool,
+            budgets=self._budgets,
+            telemetry=self._telemetry,
+            on_broken_journal=self.begin_drain,
+        )
+        self._channel.send(Hello(self._journal.journal_id, os.getpid()))
+        await self._snapshot.wait()
+        if self.gateway.state is None:
+            raise ConnectionError("control went away before the first snapshot")
+        self._tick()
+        return self.gateway
+
+    # --- messages ---
+
+    def _on_message(self, message: Message) -> None:
+        if isinstance(message, Slices):
+            assert self._budgets is not None
+            self._budgets.on_slices(message)
+        elif isinstance(message, Snapshot):
+            self._apply(message)
+        elif isinstance(message, Welcome):
+            self._welcome.set_result(message)
+        elif isinstance(message, Drain):
+            self.begin_drain()
+
+    def _apply(self, snapshot: Snapshot) -> None:
+        assert self.gateway is not None
+        assert self._budgets is not None
+        assert self._pool is not None
+        assert self._telemetry is not None
+        try:
+            state = State(snapshot, self.gateway.state)
+        except (OSError, PricingError) as exc:  # a table that is gone or was changed on disk
+            self._telemetry.problem("snapshot refused", "", exc)
+            if self.gateway.state is None:
+                self._on_close()
+            return
+        settings = self._settings = snapshot.settings
+        self._pool.connect_timeout_s = settings.connect_timeout_s
+        self._pool.first_byte_timeout_s = settings.first_byte_timeout_s
+        self._pool.idle_timeout_s = settings.idle_timeout_s
+        self._budgets.apply(snapshot)
+        self._telemetry.log_calls = settings.log_calls
+        self.gateway.state = state
+        self._channel.send(Ack(snapshot.revision))
+        self._snapshot.set()
+
+    def _on_close(self) -> None:
+        """Control is gone: its lease is ours to finish with, not to go on with."""
+        if not self._welcome.done():
+            self._welcome.set_exception(ConnectionError("control closed the connection"))
+        if self._budgets is not None:
+            self._budgets.control_gone()
+        self._snapshot.set()
+        self.begin_drain()
+
+    def _tick(self) -> None:
+        """Each flush interval: tell control what is used and held, and the metrics."""
+        assert self._budgets is not None
+        assert self._telemetry is not None
+        status = self._budgets.status()
+        status.metrics = self._telemetry.metrics.encode()
+        self._channel.send(status)
+        self._ticker = asyncio.get_running_loop().call_later(
+            self._settings.flush_interval_ms / 1000, self._tick
+        )
+
+    # --- end ---
+
+    def begin_drain(self) -> None:
+        """Admit nothing more; `wait_over` returns."""
+        if self.gateway is not None:
+            self.gateway.drain()
+        self._over.set()
+
+    async def wait_over(self) -> None:
+        """Until control asks for the end, or is gone."""
+        await self._over.wait()
+
+    async def finish(self) -> None:
+        """Finish or cut what is in flight, then close journal, pool and channel."""
+        if self.gateway is not None:
+            self.gateway.drain()
+            if not await self.gateway.wait_idle(self._settings.drain_s):
+                self.gateway.cut_all()
+                await self.gateway.wait_idle(5.0)
+        if self._ticker is not None:
+            self._ticker.cancel()
+        if self._budgets is not None and self._telemetry is not None:
+            status = self._budgets.status()
+            status.metrics = self._telemetry.metrics.encode()
+            self._channel.send(status)
+        if self._journal is not None:
+            self._journal.close()
+        if self._pool is not None:
+            await self._pool.close()
+        if self._telemetry is not None:
+            self._telemetry.close()
+        self._channel.close()
+
+
+async def run(socket_path: str, listener: socket.socket) -> None:
+    """The life of a worker process."""
+    try:
+        worker = Worker(await connect(socket_path))
+        gateway = await worker.start()
+    except ConnectionError:
+        return  # control stopped while we were starting
+    assert worker.welcome is not None
+    server = Server(
+        gateway,
+        keep_alive_s=worker.welcome.keep_alive_s,
+        header_bytes_max=worker.welcome.header_bytes_max,
+    )
+    await server.start([listener])
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.begin_drain)
+    await worker.wait_over()
+    server.close_listeners()
+    await worker.finish()
+    await server.stop()
+
+
+def main() -> None:
+    """`python -m proxy.worker`: started by control, which passes the listening socket."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--socket", required=True, help="control's Unix socket")
+    parser.add_argument("--fd", type=int, required=True, help="the listening socket, inherited")
+    options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; control decides
+    listener = socket.socket(fileno=options.fd)
+    uvloop.run(run(options.socket, listener))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""Recorded provider traffic replayed through the running proxy, replies cut into random pieces.
+
+Client bytes must equal the provider's; usage and cost must be exact. The recordings are found
+through TOLLKEEPER_CORPUS, or beside the checkout.
+"""
+
+import asyncio
+import base64
+import gzip
+import json
+import os
+import random
+from collections import Counter
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.harness import KEY, Running, a_config
+
+CORPUS = Path(
+    os.environ.get("TOLLKEEPER_CORPUS")
+    or Path(__file__).parents[2].parent / "shared" / "corpus" / "dev.jsonl.gz"
+)
+pytestmark = pytest.mark.skipif(not CORPUS.exists(), reason=f"no recordings at {CORPUS}")
+
+APIS = {
+    "openai_chat": "openai",
+    "openai_completions": "openai",
+    "openai_responses": "openai",
+    "openai_embeddings": "openai",
+    "anthropic_messages": "anthropic",
+    "anthropic_complete": "anthropic",
+    "gemini_generate": "gemini",
+    "gemini_embed": "gemini",
+}
+# Names and paths of their own; they are not OpenAI-compatible hosts.
+OTHER_PROVIDERS = {"azure", "bedrock", "bedrock_mantle", "vertex"}
+SEED = int(os.environ.get("TOLLKEEPER_SEED", "20261121"))
+
+Record = dict[str, Any]
+
+
+def records() -> dict[str, Record]:
+    found = {}
+    with gzip.open(CORPUS, "rt") as lines:
+        for line in lines:
+            record = json.loads(line)
+            if record["api"] in APIS and record["provider"] not in OTHER_PROVIDERS:
+                found[record["id"]] = record
+    return found
+
+
+def body_of(record: Record, side: str) -> bytes:
+    text = record.get(f"{side}_body") or ""
+    if record.get(f"{side}_body_base64"):
+        return base64.b64decode(text)
+    return str(text).encode()
+
+
+class Replay:
+    """Answers each request with the recording its `x-corpus-id` names, in random pieces."""
+
+    def __init__(self, recordings: dict[str, Record], seed: int) -> None:
+        self._recordings = recordings
+        self._random = random.Random(seed)
+        self.url = ""
+
+    async def __aenter__(self) -> "Replay":
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                headers = dict(
+                    line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if line
+                )
+                await reader.readexactly(int(headers.get(b"content-length", b"0")))
+                await self._answer(writer, self._recordings[headers[b"x-corpus-id"].decode()])
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    async def _answer(self, writer: asyncio.StreamWriter, record: Record) -> None:
+        body = body_of(record, "response")
+        kind = record["response_headers"].get("content-type", "application/json")
+        writer.write(f"HTTP/1.1 {record['status']} R\r\ncontent-type: {kind}\r\n".encode())
+        if self._random.random() < 0.3:
+            writer.write(b"content-length: %d\r\n\r\n" % len(body))
+            chunked = False
+        else:
+            writer.write(b"transfer-encoding: chunked\r\n\r\n")
+            chunked = True
+        while body:
+            size = self._random.choice([1, 3, 17, 120, 1000, 8000])
+            piece, body = body[:size], body[size:]
+            writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+            await writer.drain()
+            await asyncio.sleep(0)
+        if chunked:
+            writer.write(b"0\r\n\r\n")
+        await writer.drain()
+
+
+async def replay_all(recordings: dict[str, Record], app: Running, url: str) -> dict[str, Any]:
+    """Send every recorded request; id -> (status, bytes, request id)."""
+    results: dict[str, Any] = {}
+    limit = asyncio.Semaphore(8)
+    async with httpx.AsyncClient(timeout=60) as http:
+
+        async def one(record: Record) -> None:
+            headers = {"authorization": f"Bearer {KEY}", "x-corpus-id": record["id"]}
+            if "json" in record["request_headers"].get("content-type", "json"):
+                headers["content-type"] = "application/json"
+            async with limit:
+                reply = await http.request(
+                    record["method"],
+                    f"{app.url}/{record['provider']}{record['path']}",
+                    content=body_of(record, "request"),
+                    headers=headers,
+                )
+            results[record["id"]] = (
+                reply.status_code,
+                reply.content,
+                reply.headers.get("x-tollkeeper-request-id"),
+            )
+
+        await asyncio.gather(*(one(record) for record in recordings.values()))
+    return results
+
+
+USAGE_FIELDS = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+)
+
+
+def usage_differs(row: dict[str, Any], expected: dict[str, Any]) -> str:
+    for name in USAGE_FIELDS:
+        if row[name] != (expected.get(name) or 0):
+            return f"{name}: {row[name]} here, {expected.get(name)} expected"
+    return ""
+
+
+def token_cost(row: dict[str, Any]) -> Decimal:
+    """The part of a row's cost that is tokens: recorded expectations exclude tool fees."""
+    total = Decimal(0)
+    for item in row["cost_items"]:
+        if not item["item"].startswith("web_search"):
+            total += Decimal(item["usd"])
+    return total
+
+
+@pytest.mark.slow
+def test_usage_and_cost_are_exact_on_recorded_traffic(tmp_path: Path) -> None:
+    recordings = records()
+    providers = {
+        record["provider"]: APIS[record["api"]] for record in recordings.values()
+    } | {"openai": "openai", "anthropic": "anthropic", "gemini": "gemini"}
+
+    async def go() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        async with Replay(recordings, SEED) as replay:
+            config = a_config(
+                tmp_path,
+                replay.url,
+                providers={
+                    name: {
+                        "base_url": replay.url,
+                        "dialect": dialect,
+                        "api_key": "sk-upstream",
+                        "prices": name,
+                    }
+                    for name, dialect in providers.items()
+                },
+                pricing={"unpriced": "ceiling", "unpriced_usd_per_mtok": "100"},
+            )
+            with Running(config) as app:
+                results = await replay_all(recordings, app, replay.url)
+                rows = await asyncio.to_thread(app.rows)
+                assert await asyncio.to_thread(app.findings) == []
+                return results, rows
+
+    results, rows = asyncio.run(go())
+    report = compare(recordings, results, {row["request_id"]: row for row in rows})
+    print(json.dumps(report, indent=1))
+    assert report["bytes_differ"] == []
+    assert len(report["usage_wrong"]) <= report["usage_checked"] * 0.01
+    assert len(report["cost_wrong"]) <= report["cost_checked"] * 0.01
+
+
+def compare(
+    recordings: dict[str, Record], results: dict[str, Any], rows: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    report: dict[str, Any] = {
+        "recordings": len(recordings),
+        "bytes_differ": [],
+        "usage_checked": 0,
+        "usage_wrong": [],
+        "cost_checked": 0,
+        "cost_wrong": [],
+        "no_longer_priced": Counter(),
+    }
+    for id_, record in recordings.items():
+        status, content, request_id = results[id_]
+        label = f"{id_} {record['provider']} {record['api']} {record['model_requested']}"
+        if status != record["status"] or content != body_of(record, "response"):
+            report["bytes_differ"].append(f"{label}: {status} {content[:200]!r}")
+            continue
+        expected = record["expected_usage"]
+        if expected is None or status >= 400:
+            continue
+        row = rows[request_id]
+        report["usage_checked"] += 1
+        if difference := usage_differs(row, expected):
+            report["usage_wrong"].append(f"{label}: {difference}")
+        agreed = record.get("expected_cost") or {}
+        if not agreed.get("agreed"):
+            continue
+        if any(item["item"].startswith("unpriced") for item in row["cost_items"]):
+            report["no_longer_priced"][record["model_requested"]] += 1
+            continue
+        report["cost_checked"] += 1
+        if token_cost(row) != Decimal(agreed["value"]):
+            report["cost_wrong"].append(f"{label}: {token_cost(row)} != {agreed['value']}")
+    return report
