@@ -168,6 +168,8 @@ class Room(Struct, array_like=True):
     committed: int  # granted to anybody
     free: int  # limit - committed + control's pool: what could still be granted
     scarce: bool = False  # somebody waits: nobody is granted ahead, free money goes back
+    oldest: bytes = b""  # scarce: the call that is first in line, if known
+    drained: int = -1  # how much of this worker's `used` is part of `spent`; -1: unknown
 
 
 class Slices(Struct, array_like=True, tag="slices"):
@@ -197,7 +199,8 @@ class Status(Struct, array_like=True, tag="status"):
 
 
 class Want(Struct, array_like=True, tag="want"):
-    """worker -> control: a call does not fit in the slices. `amounts` is what is lacking."""
+    """worker -> control: a call does not fit in the slices. `amounts` is what is lacking; a want
+    that comes again for the same call replaces the amounts and keeps its ticket."""
 
     call_id: bytes
     amounts: list[tuple[Window, int]]

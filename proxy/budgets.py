@@ -1,0 +1,270 @@
+"""The worker's side of the money protocol: holds and settlements against slices of leases.
+
+One thread, no I/O but the journal's append. All windows of a call are checked together and
+taken together; a call that does not fit waits in line, first come, first served in every window
+(protocol section 8), and holds nothing while it waits.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from db.journal_files import JournalFull
+from db.journal_records import Hold, Settle, Window
+from proxy.holds import HeldCall, HoldJournal, HoldResult
+from proxy.line import CallLater, Line
+from proxy.scopes import BudgetIndex, Principal
+from proxy.slices import Slice, WindowClock
+from proxy.windows import current_window
+from proxy.wire import BudgetEntry, Message, Settings, Slices, Snapshot, Status
+
+SWEEP_TICKS = 600  # flush intervals between two looks for windows of the past
+KEPT_S = 3600.0  # a window of the past is kept this long after its last use
+
+
+class Budgets:
+    """Not thread-safe. Clocks and timer are parameters, so that a simulation can drive it."""
+
+    def __init__(
+        self,
+        send: Callable[[Message], None],
+        journal: HoldJournal,
+        *,
+        now_s: Callable[[], float],
+        monotonic: Callable[[], float],
+        call_later: CallLater,
+    ) -> None:
+        self._line = Line(send, call_later)
+        self._journal = journal
+        self._now_s = now_s
+        self._monotonic = monotonic
+        self._settings = Settings()
+        self._index = BudgetIndex(())
+        self._clocks: dict[int, WindowClock] = {}  # by budget; none for `period: request`
+        self._slices: dict[Window, Slice] = {}
+        self._active: list[Slice] = []
+        self._dropped: dict[int, int] = {}  # by budget: the newest window that was forgotten
+        self._ticks = 0
+        self._outage = False  # control says that the ledger is out of reach
+        self._gone = False  # control is gone: nothing is admitted any more
+
+    # --- what applies
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Put a snapshot in force. Money of deleted budgets and of lowered limits goes back,
+        what is held settles where it was held. Raises ValueError for an impossible budget."""
+        index = BudgetIndex(snapshot.budgets)
+        former, self._clocks = self._clocks, {}
+        recalled = set(former)
+        for entry in snapshot.budgets:
+            if entry.period == "request":
+                continue
+            self._clocks[entry.id] = WindowClock(entry)
+            if entry.id in former and entry.limit >= former[entry.id].entry.limit:
+                recalled.discard(entry.id)
+        self._index, self._settings = index, snapshot.settings
+        for slice_ in self._slices.values():
+            slice_.retired = slice_.window[0] not in self._clocks
+            slice_.watch()
+        self._line.give_back(s for s in self._slices.values() if s.window[0] in recalled)
+
+    def for_call(self, principal: Principal, provider: str, model: str) -> tuple[BudgetEntry, ...]:
+        """Every budget a call is charged to, caps per request included."""
+        return self._index.match(principal, provider, model)
+
+    def request_cap(
+        self, applicable: tuple[BudgetEntry, ...], nano: int, tokens: int
+    ) -> BudgetEntry | None:
+        """The first cap per request that a ceiling exceeds."""
+        values = {"usd": nano, "tokens": tokens, "requests": 1}
+        for entry in applicable:
+            if entry.period == "request" and values[entry.unit] > entry.limit:
+                return entry
+        return None
+
+    def free(self, budget: BudgetEntry, now_s: float) -> int:
+        """Units that could be held in a budget's current window, as last known."""
+        clock = self._clocks.get(budget.id)
+        slice_ = self._current(clock, now_s) if clock else None
+        return budget.limit if slice_ is None else slice_.available(budget)
+
+    # --- hold and settle
+
+    async def hold(
+        self,
+        record: Hold,
+        applicable: tuple[BudgetEntry, ...],
+        ceiling_nano: int,
+        ceiling_tokens: int,
+        now_s: float,
+        client_gone: "asyncio.Future[None] | None" = None,
+    ) -> HoldResult:
+        """Set a call's money aside and append its record, whose amounts are filled in here.
+
+        Waits for money up to the least `hold_wait_ms` of the budgets in the way. May be
+        cancelled. Raises JournalBroken.
+        """
+        call = self._plan(record.call_id, applicable, ceiling_nano, ceiling_tokens, now_s)
+        if call is None or self._gone:
+            return HoldResult("outage")
+        if call.fits():
+            call.take()
+        else:
+            result = self._line.spent(call)
+            if result is None and self._outage:
+                result = HoldResult("outage")
+            elif result is None:
+                result = await self._line.wait(call, now_s, client_gone)
+            if result is not None:
+                if result.kind != "outage" or not self._admits_unbacked:
+                    return result
+                call.backed = False
+        return self._admit(call, record)
+
+    def settle(self, call: HeldCall, record: Settle) -> None:
+        """End a hold: append the settlement, then free the money, in this order (rule 2).
+
+        Raises JournalBroken; the money then stays held.
+        """
+        self._journal.append_settle(record)
+        if call.backed and call.settle(record.charges):
+            self._line.freed([need[0] for need in call.needs])
+
+    # --- control
+
+    def on_slices(self, message: Slices) -> None:
+        """Money granted, and what is known of windows besides."""
+        heard: dict[Window, Slice] = {}
+        for window, total in message.granted:
+            slice_ = self._named(window)
+            if slice_ is not None:
+                slice_.grant(total)
+                heard[window] = slice_
+                if not slice_.active:
+                    slice_.active = True
+                    self._active.append(slice_)
+        for room in message.room:
+            slice_ = self._named(room.window)
+            if slice_ is not None:
+                slice_.learn(room)
+                heard[room.window] = slice_
+        self._outage = message.outage
+        self._line.freed(list(heard.values()))
+        self._line.answered(message.answered)
+        if message.outage:
+            self._line.end_all(HoldResult("outage"))
+
+    def status(self) -> Status:
+        """The report of a flush interval; idle money goes back with it."""
+        self._ticks += 1
+        now, entries, active = self._monotonic(), [], []
+        for slice_ in self._active:
+            idle = slice_.tick()
+            if slice_.scarce or slice_.retired:
+                idle = self._line.surplus(slice_)
+            elif slice_.queue:
+                idle = 0
+            slice_.give_back(idle)
+            slice_.idle_since = now
+            entries.append(slice_.status())
+            if slice_.free or slice_.held or slice_.queue:
+                active.append(slice_)
+            else:
+                slice_.active = False
+        self._active = active
+        if self._ticks % SWEEP_TICKS == 0:
+            self._sweep()
+        return Status(entries)
+
+    def control_gone(self) -> None:
+        """Nothing is admitted any more; what is held is settled as ever (protocol section 6)."""
+        self._gone = True
+        self._line.end_all(HoldResult("outage"))
+
+    def _plan(
+        self,
+        call_id: bytes,
+        applicable: tuple[BudgetEntry, ...],
+        nano: int,
+        tokens: int,
+        now_s: float,
+    ) -> HeldCall | None:
+        """Fix windows and amounts, once, by the clock at admission. None: the clock went back to
+        a window whose accounts are closed here."""
+        values = (nano, tokens, 1)
+        call = HeldCall(call_id, nano)
+        for entry in applicable:
+            clock = self._clocks.get(entry.id)
+            if clock is None:
+                continue
+            slice_ = clock.slice
+            if slice_ is None or not clock.starts_at <= now_s < clock.ends_at:
+                slice_ = self._current(clock, now_s)
+                if slice_ is None:
+                    return None
+            amount = values[clock.unit]
+            call.needs.append((slice_, amount, entry, clock.unit))
+            call.amounts.append((slice_.window, amount))
+        return call
+
+    def _admit(self, call: HeldCall, record: Hold) -> HoldResult:
+        """Append the hold of money that is taken, before anything goes upstream (rule 1)."""
+        record.amounts, record.backed = call.amounts, call.backed
+        try:
+            self._journal.append_hold(record)
+        except JournalFull:
+            self._undo(call)
+            return HoldResult("full")
+        except BaseException:
+            self._undo(call)
+            raise
+        return HoldResult("held", call)
+
+    def _undo(self, call: HeldCall) -> None:
+        if call.backed:
+            call.release()
+            self._line.freed([need[0] for need in call.needs])
+
+    @property
+    def _admits_unbacked(self) -> bool:
+        return self._settings.on_ledger_outage == "allow" and not self._gone
+
+    # --- windows and their slices
+
+    def _current(self, clock: WindowClock, now_s: float) -> Slice | None:
+        """The slice of a budget's window at `now_s`."""
+        if clock.slice is None or not clock.starts_at <= now_s < clock.ends_at:
+            clock.slice = self._slice(clock.roll(now_s), clock.ends_at)
+        return clock.slice
+
+    def _slice(self, window: Window, ends_at: int) -> Slice | None:
+        slice_ = self._slices.get(window)
+        if slice_ is None and window[1] > self._dropped.get(window[0], -1):
+            slice_ = self._slices[window] = Slice(window, ends_at)
+            slice_.retired = window[0] not in self._clocks
+            slice_.watch()
+            slice_.idle_since = self._monotonic()
+        return slice_
+
+    def _named(self, window: Window) -> Slice | None:
+        """The slice of a window that control names."""
+        slice_ = self._slices.get(window)
+        clock = self._clocks.get(window[0])
+        if slice_ is not None or clock is None:
+            return slice_ or self._slice(window, 0)
+        entry = clock.entry
+        _, ends_at = current_window(
+            entry.period, entry.timezone, entry.week_start, entry.month_day, window[1]
+        )
+        return self._slice(window, ends_at)
+
+    def _sweep(self) -> None:
+        """Forget windows of the past. Counted from their last use, not from their end: a clock
+        that was wrong for a moment closes nothing."""
+        now_s, used_before = self._now_s(), self._monotonic() - KEPT_S
+        for window, slice_ in list(self._slices.items()):
+            if not slice_.active and slice_.ends_at <= now_s and slice_.idle_since < used_before:
+                del self._slices[window]
+                self._dropped[window[0]] = max(window[1], self._dropped.get(window[0], -1))
+        for clock in self._clocks.values():
+            if clock.slice is not None and clock.slice.window not in self._slices:
+                clock.slice = None

@@ -1,0 +1,151 @@
+"""The part of a window's money that one worker has, and the windows of a budget.
+
+A slice is counted in totals since the worker's hello, so that messages can be repeated:
+`free = granted - returned - used - held`, never below zero (I2).
+"""
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from db.journal_records import Window
+from proxy.windows import current_window
+from proxy.wire import BudgetEntry, Room, SliceStatus
+
+if TYPE_CHECKING:
+    from proxy.holds import Ticket
+
+IDLE_TICKS = 4  # flush intervals after which money nobody used goes back
+UNITS = {"usd": 0, "tokens": 1, "requests": 2}
+
+
+class Slice:
+    """One window's money on this worker."""
+
+    __slots__ = (
+        "_reported",
+        "_ticks",
+        "_used_before",
+        "active",
+        "drained",
+        "ends_at",
+        "free",
+        "granted",
+        "held",
+        "idle_since",
+        "low",
+        "oldest",
+        "queue",
+        "queued",
+        "retired",
+        "returned",
+        "room",
+        "scarce",
+        "used",
+        "watched",
+        "window",
+    )
+
+    def __init__(self, window: Window, ends_at: int) -> None:
+        self.window = window
+        self.ends_at = ends_at
+        self.granted = 0
+        self.returned = 0
+        self.used = 0  # charges, each at most its hold
+        self.held = 0
+        self.free = 0
+        self.room: Room | None = None
+        self.scarce = False  # as the room says
+        self.oldest = b""  # the call that is first in line, wherever it waits; b"": not known
+        self.drained = 0  # the part of `used` that is in `room.spent`
+        self.queue: OrderedDict[Ticket, int] = OrderedDict()  # waiting calls, the oldest first
+        self.queued = 0  # what they need together
+        self.retired = False  # the budget is deleted: nothing new is charged here
+        self.watched = False  # money that becomes free must not just lie here
+        self.active = False  # has something to report
+        self.idle_since = 0.0  # monotonic time of the last status that had something to report
+        self.low = 0  # the least that was free since the idle period began
+        self._used_before = 0  # `used` when the idle period began
+        self._reported = 0  # `used` in the last status
+        self._ticks = 0
+
+    # --- money
+
+    def grant(self, total: int) -> None:
+        """Take note of what has been granted since hello; an older message changes nothing."""
+        if total > self.granted:
+            self.free += total - self.granted
+            self.granted = total
+
+    def give_back(self, amount: int) -> None:
+        assert 0 <= amount <= self.free
+        self.free -= amount
+        self.returned += amount
+        self.low = min(self.low, self.free)
+
+    # --- what is known of the window besides
+
+    def learn(self, room: Room) -> None:
+        """`room.spent` holds what control had drained of this worker when it wrote the message:
+        the part it names, else at most what had been used by now."""
+        self.room, self.scarce, self.oldest = room, room.scarce, room.oldest
+        self.watch()
+        self.drained = self.used if room.drained < 0 else room.drained
+
+    @property
+    def spent(self) -> int:
+        """Spent for certain, by anybody: neither more than the truth nor counted twice, and less
+        than it by what others, or we (if control does not name it), have not drained yet."""
+        return (self.room.spent if self.room else 0) + self.used - self.drained
+
+    @property
+    def left(self) -> int | None:
+        """The most a call can ever get of this window; None: not known yet."""
+        return None if self.room is None else self.room.limit - self.spent
+
+    def available(self, budget: BudgetEntry) -> int:
+        """What could be held: our own, and what control could still grant."""
+        room = self.room
+        return budget.limit if room is None else self.free + max(0, room.free)
+
+    def watch(self) -> None:
+        """Take note of a change of `queue`, `scarce` or `retired`."""
+        self.watched = self.scarce or self.retired or bool(self.queue)
+
+    # --- reporting
+
+    def tick(self) -> int:
+        """A flush interval has passed: how much has been idle for several of them.
+
+        What is burnt in as much time stays: control would grant it again at once.
+        """
+        self._ticks += 1
+        if self._ticks < IDLE_TICKS:
+            return 0
+        idle = max(0, self.low - (self.used - self._used_before))
+        self.low, self._used_before, self._ticks = self.free, self.used, 0
+        return idle
+
+    def status(self) -> SliceStatus:
+        burn, self._reported = self.used - self._reported, self.used
+        return SliceStatus(self.window, self.returned, self.used, self.held, burn)
+
+
+class WindowClock:
+    """The current window of one budget, computed once per window."""
+
+    __slots__ = ("ends_at", "entry", "slice", "starts_at", "unit")
+
+    def __init__(self, entry: BudgetEntry) -> None:
+        self.entry = entry
+        self.unit = UNITS[entry.unit]
+        self.starts_at, self.ends_at = 0, 0  # none yet
+        self.slice: Slice | None = None
+
+    def roll(self, now_s: float) -> Window:
+        """Move to the window of `now_s`; its slice is to be set by the caller."""
+        entry = self.entry
+        self.starts_at, self.ends_at = current_window(
+            entry.period, entry.timezone, entry.week_start, entry.month_day, now_s
+        )
+        self.slice = None
+        return entry.id, self.starts_at
