@@ -11,11 +11,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, insert, or_, select, update
 
-from db.catalog_budgets import Query, load_budgets, set_limit
+from db.catalog_budgets import load_budgets, set_limit
 from db.catalog_sync import check_name, sync_config
 from db.catalog_types import CreatedKey, KeyListing, KeyRow, ProjectRow
 from db.errors import CatalogError
 from db.models import ApiKey, Organization, Project, Revision, Team, User
+from db.paths import Query
 
 __all__ = [
     "bump_revision",

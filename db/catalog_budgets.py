@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, case, insert, select, update
+from sqlalchemy import Connection, case, insert, select, update
 
 from db.catalog_types import BudgetRow, DeclaredBudget
 from db.errors import CatalogError
@@ -23,8 +23,7 @@ from db.models import (
     UserBudget,
     Window,
 )
-
-Query = Select[*tuple[Any, ...]]
+from db.paths import PATHS, Query
 
 IDENTITY_CHARS_MAX = 512
 ROW_OPTIONS = BudgetRow._fields[BudgetRow._fields.index("clamp") :]
@@ -39,43 +38,22 @@ class Scope(NamedTuple):
     alive: Query
 
 
+_ORGANIZATION = Organization.tombstoned_at_ms.is_(None)
+_TEAM = Team.tombstoned_at_ms.is_(None)
+_PROJECT = Project.tombstoned_at_ms.is_(None)
+_USER = User.tombstoned_at_ms.is_(None)
+_KEY = ApiKey.revoked_at_ms.is_(None)
+
 SCOPES = {
     "organization": Scope(
-        OrganizationBudget,
-        "organization_id",
-        select(Organization.id, Organization.name).where(Organization.tombstoned_at_ms.is_(None)),
+        OrganizationBudget, "organization_id", PATHS["organization"].where(_ORGANIZATION)
     ),
-    "team": Scope(
-        TeamBudget,
-        "team_id",
-        select(Team.id, Organization.name, Team.name)
-        .join(Organization, Team.organization_id == Organization.id)
-        .where(Team.tombstoned_at_ms.is_(None), Organization.tombstoned_at_ms.is_(None)),
-    ),
+    "team": Scope(TeamBudget, "team_id", PATHS["team"].where(_TEAM, _ORGANIZATION)),
     "project": Scope(
-        ProjectBudget,
-        "project_id",
-        select(Project.id, Organization.name, Team.name, Project.name)
-        .join(Team, Project.team_id == Team.id)
-        .join(Organization, Team.organization_id == Organization.id)
-        .where(
-            Project.tombstoned_at_ms.is_(None),
-            Team.tombstoned_at_ms.is_(None),
-            Organization.tombstoned_at_ms.is_(None),
-        ),
+        ProjectBudget, "project_id", PATHS["project"].where(_PROJECT, _TEAM, _ORGANIZATION)
     ),
-    "user": Scope(
-        UserBudget,
-        "user_id",
-        select(User.id, Organization.name, User.name)
-        .join(Organization, User.organization_id == Organization.id)
-        .where(User.tombstoned_at_ms.is_(None), Organization.tombstoned_at_ms.is_(None)),
-    ),
-    "key": Scope(
-        KeyBudget,
-        "key_id",
-        select(ApiKey.id, ApiKey.name).where(ApiKey.revoked_at_ms.is_(None)),
-    ),
+    "user": Scope(UserBudget, "user_id", PATHS["user"].where(_USER, _ORGANIZATION)),
+    "key": Scope(KeyBudget, "key_id", PATHS["key"].where(_KEY)),
 }
 
 

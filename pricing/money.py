@@ -39,3 +39,10 @@ def usd_from_nano(nano: int) -> str:
     sign = "-" if nano < 0 else ""
     whole, rest = divmod(abs(nano), NANO_PER_USD)
     return f"{sign}{whole}.{rest:09d}".rstrip("0").rstrip(".")
+
+
+def usd_from_atto(atto: int) -> str:
+    """The same of atto-USD, for the items a cost is the sum of before it is rounded."""
+    sign = "-" if atto < 0 else ""
+    whole, rest = divmod(abs(atto), ATTO_PER_USD)
+    return f"{sign}{whole}.{rest:018d}".rstrip("0").rstrip(".")

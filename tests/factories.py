@@ -14,6 +14,18 @@ from pricing.price import Price
 from pricing.table import PriceTable, write_table
 from pricing.money import NANO_PER_USD
 from proxy.wire import BudgetEntry, KeyEntry
+from db.ledger_rows import COLUMNS, ROLLUP_COLUMNS, rollups
+from db.models import (
+    ApiKey,
+    Base,
+    CostAnalytics,
+    Lease,
+    ModelCost,
+    Organization,
+    PriceVersion,
+    Team,
+    UsageCost,
+)
 
 _numbers = itertools.count(1)
 
@@ -83,7 +95,7 @@ def a_uuid7(at_ms: int = NOW_MS) -> bytes:
     return ((at_ms & (2**48 - 1)) << 80 | tail).to_bytes(16, "big")
 
 
-def stored(connection: Connection, model: type[Base], **values: Any) -> int:
+def stored(connection: Connection, model: type[Base], /, **values: Any) -> int:
     """Insert a row; returns its id."""
     table: Any = model.__table__
     return int(
@@ -215,3 +227,35 @@ def a_budget(**fields: object) -> BudgetEntry:
         "period": "day",
     }
     return BudgetEntry(**(values | fields))
+
+
+def roll_up(connection: Connection, *rows: dict[str, Any], host_id: str = "host") -> None:
+    """The rollups of rows, as the ledger makes them."""
+    table: Any = CostAnalytics.__table__
+    calls = [tuple(row[name] for name in COLUMNS) for row in rows if row["adjusts"] is None]
+    corrections = [tuple(row[name] for name in COLUMNS) for row in rows if row["adjusts"]]
+    for group, count in ((calls, 1), (corrections, 0)):
+        for shard in rollups(group, f"{host_id}{count}", count):
+            connection.execute(insert(table), dict(zip(ROLLUP_COLUMNS, shard, strict=True)))
+
+
+def a_price(
+    connection: Connection, version: str = "2026-01-01", model: str = "openai/gpt-5"
+) -> int:
+    """A stored price entry: 0.25 USD per million tokens in, 1.50 out. Returns its id."""
+    version_id = connection.execute(
+        select(PriceVersion.id).where(PriceVersion.version == version)
+    ).scalar() or stored(
+        connection, PriceVersion,
+        version=version, table_id=version, sha256="0" * 64, source="test",
+        effective_from="2026-01-01", overlays=[], created_at_ms=NOW_MS,
+    )  # fmt: skip
+    entry = {"input_cost_per_token": "0.00000025", "output_cost_per_token": "0.0000015"}
+    return stored(connection, ModelCost, price_version_id=version_id, model=model, entry=entry)
+
+
+def a_lease(
+    connection: Connection, window_id: int, epoch_id: int, granted: int, spent: int = 0
+) -> None:
+    values = {"window_id": window_id, "epoch_id": epoch_id, "granted": granted, "spent": spent}
+    connection.execute(insert(Lease).values(**values))

@@ -1,0 +1,147 @@
+"""What reports group and filter by, as expressions over cost rows and over their rollups."""
+
+from collections.abc import Container, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Integer, case, func, literal_column
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from db.errors import ReportError
+from db.models import CostAnalytics, ModelCost, PriceVersion, UsageCost
+from db.paths import PATHS
+
+HOUR_MS = 3_600_000
+TAG = "tag:"
+TIMES = ("hour", "day", "month")
+PLAIN = ("provider", "model", "route", "ending")
+DIMENSIONS = (*PATHS, *PLAIN, *TIMES, "price_version")
+IN_ROLLUPS = frozenset((*PATHS, "provider", "model", *TIMES))
+IDS_PER_QUERY = 1_000
+
+TOKENS = (
+    "input_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+)
+
+
+class Source(NamedTuple):
+    """Where sums come from: cost rows, or the rollups of them."""
+
+    table: Any
+    time: ColumnElement[int]  # in units of `unit_ms`
+    unit_ms: int
+    calls: ColumnElement[int]
+
+
+ROWS = Source(
+    UsageCost.__table__,
+    UsageCost.__table__.c.at_ms,
+    1,
+    func.sum(case((UsageCost.adjusts.is_(None), 1), else_=0)),
+)
+ROLLUPS = Source(
+    CostAnalytics.__table__,
+    CostAnalytics.__table__.c.hour,
+    HOUR_MS,
+    func.sum(CostAnalytics.calls),
+)
+
+
+def check_dimensions(names: Iterable[str]) -> None:
+    """Raises ReportError naming the first that is unknown."""
+    for name in names:
+        if name not in DIMENSIONS and not (name.startswith(TAG) and name != TAG):
+            raise ReportError(
+                f"cannot group or filter by {name!r}; possible: {', '.join(DIMENSIONS)}, tag:NAME"
+            )
+
+
+def expression(source: Source, dimension: str) -> ColumnElement[Any]:
+    """The value rows are grouped by: an id of the hierarchy, a number of hours or days, or text."""
+    if dimension in PATHS:
+        column: ColumnElement[Any] = source.table.c[f"{dimension}_id"]
+        return column
+    if dimension in TIMES:
+        length_ms = HOUR_MS if dimension == "hour" else 24 * HOUR_MS
+        return source.time // literal_column(str(length_ms // source.unit_ms), Integer)
+    if dimension == "price_version":
+        return PriceVersion.__table__.c.version
+    if dimension.startswith(TAG):
+        tag: ColumnElement[Any] = source.table.c.tags[dimension.removeprefix(TAG)].as_string()
+        return tag
+    plain: ColumnElement[Any] = source.table.c[dimension]
+    return plain
+
+
+def from_clause(source: Source, dimensions: Container[str]) -> Any:
+    if "price_version" not in dimensions:
+        return source.table
+    return source.table.join(
+        ModelCost.__table__, UsageCost.price_id == ModelCost.id, isouter=True
+    ).join(PriceVersion.__table__, ModelCost.price_version_id == PriceVersion.id, isouter=True)
+
+
+# --- values as people write and read them --------------------------------------------------
+
+
+async def condition(
+    connection: AsyncConnection, source: Source, dimension: str, value: str
+) -> ColumnElement[bool]:
+    """The rows whose dimension has a value. Raises ReportError for a name nobody has."""
+    if dimension in TIMES:
+        raise ReportError(f"filter by time with since and until, not by {dimension}")
+    if dimension in PATHS:
+        ids = await _ids(connection, dimension, value)
+        return expression(source, dimension).in_(ids)
+    return expression(source, dimension) == value
+
+
+async def _ids(connection: AsyncConnection, dimension: str, value: str) -> list[int]:
+    """Whose name or whole path this is."""
+    query = PATHS[dimension]
+    name = list(query.selected_columns)[-1]
+    names = {part for width in range(3) for part in value.split("/", width)[-1:]}
+    found = [
+        row[0]
+        for row in await connection.execute(query.where(name.in_(names)))
+        if value in (row[-1], "/".join(row[1:]))
+    ]
+    if not found:
+        raise ReportError(f"no such {dimension}: {value!r}")
+    return found
+
+
+async def labels(
+    connection: AsyncConnection, dimension: str, values: Sequence[Any]
+) -> dict[Any, str | None]:
+    """What to print for each value: the name, or the whole path where two have the same name."""
+    if dimension in TIMES:
+        return {value: _time_label(dimension, value) for value in values}
+    if dimension not in PATHS:
+        return {value: value for value in values}
+    paths: dict[int, tuple[str, ...]] = {}
+    ids = [value for value in values if value is not None]
+    for start in range(0, len(ids), IDS_PER_QUERY):
+        query = PATHS[dimension]
+        some = query.where(
+            next(iter(query.selected_columns)).in_(ids[start : start + IDS_PER_QUERY])
+        )
+        paths.update((row[0], tuple(row[1:])) for row in await connection.execute(some))
+    names = [path[-1] for path in paths.values()]
+    twice = (
+        {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()
+    )
+    return {None: None} | {
+        id_: "/".join(path) if path[-1] in twice else path[-1] for id_, path in paths.items()
+    }
+
+
+def _time_label(dimension: str, value: int) -> str:
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    if dimension == "hour":
+        return f"{epoch + timedelta(hours=value):%Y-%m-%dT%H:00Z}"
+    return f"{epoch + timedelta(days=value):%Y-%m-%d}"[: 7 if dimension == "month" else None]

@@ -1,0 +1,54 @@
+"""What a report is asked for: which time, and whose calls."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from db.errors import ReportError
+
+SPAN_UNITS_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
+_SPAN = re.compile(r"(\d{1,6})([mhdw])")
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """`where`: dimension -> value, all of which a call must have."""
+
+    since_ms: int | None = None  # inclusive
+    until_ms: int | None = None  # exclusive
+    where: Mapping[str, str] = field(default_factory=dict)
+
+
+def parse_time_range(
+    since: str | None, until: str | None, now_ms: int
+) -> tuple[int | None, int | None]:
+    """[since, until) in unix milliseconds.
+
+    A date means the whole day: since its begin, until its end. A timestamp is ISO 8601, UTC unless
+    it says otherwise. A span ("90m", "12h", "7d", "2w") reaches back from now. Raises ReportError.
+    """
+    since_ms = None if since is None else _instant(since, "since", now_ms)
+    until_ms = None if until is None else _instant(until, "until", now_ms)
+    if since_ms is not None and until_ms is not None and since_ms >= until_ms:
+        raise ReportError(f"--since {since} is not before --until {until}")
+    return since_ms, until_ms
+
+
+def _instant(value: str, option: str, now_ms: int) -> int:
+    span = _SPAN.fullmatch(value)
+    if span:
+        return now_ms - int(span[1]) * SPAN_UNITS_MS[span[2]]
+    try:
+        at = datetime.fromisoformat(value)
+    except ValueError:
+        raise ReportError(
+            f"--{option}: {value!r} is no date (2026-01-31), timestamp (2026-01-31T12:00:00Z) "
+            "or span (90m, 12h, 7d, 2w)"
+        ) from None
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    if option == "until" and _DATE.fullmatch(value):
+        at += timedelta(days=1)
+    return round((at - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(milliseconds=1))

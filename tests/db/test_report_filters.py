@@ -1,0 +1,50 @@
+"""Which time a report is about."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from db.errors import ReportError
+from db.report_filters import parse_time_range
+
+NOW = datetime(2026, 3, 15, 12, 30, tzinfo=UTC)
+
+
+def ms(*parts):
+    return int(datetime(*parts, tzinfo=UTC).timestamp() * 1000)
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "expected"),
+    [
+        (None, None, (None, None)),
+        ("2026-03-01", None, (ms(2026, 3, 1), None)),
+        (None, "2026-03-31", (None, ms(2026, 4, 1))),
+        ("2026-03-01", "2026-03-01", (ms(2026, 3, 1), ms(2026, 3, 2))),
+        ("2026-03-01T08:00:00Z", None, (ms(2026, 3, 1, 8), None)),
+        ("2026-03-01T08:00", None, (ms(2026, 3, 1, 8), None)),
+        ("2026-03-01 08:00:00+02:00", None, (ms(2026, 3, 1, 6), None)),
+        (None, "2026-03-01T00:00:00.250Z", (None, ms(2026, 3, 1) + 250)),
+        ("7d", None, (ms(2026, 3, 8, 12, 30), None)),
+        ("90m", "1h", (ms(2026, 3, 15, 11), ms(2026, 3, 15, 11, 30))),
+        ("2w", "12h", (ms(2026, 3, 1, 12, 30), ms(2026, 3, 15, 0, 30))),
+    ],
+)
+def test_ranges(since, until, expected):
+    assert parse_time_range(since, until, ms(2026, 3, 15, 12, 30)) == expected
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "message"),
+    [
+        ("yesterday", None, "--since: 'yesterday' is no date"),
+        (None, "2026-02-30", "--until: '2026-02-30' is no date"),
+        ("7y", None, r"span \(90m, 12h, 7d, 2w\)"),
+        ("", None, "--since: ''"),
+        ("1h", "2h", "--since 1h is not before --until 2h"),
+        ("2026-03-02", "2026-03-01", "is not before"),
+    ],
+)
+def test_what_makes_no_range_is_named(since, until, message):
+    with pytest.raises(ReportError, match=message):
+        parse_time_range(since, until, ms(2026, 3, 15, 12, 30))
