@@ -116,11 +116,11 @@ class Ledger:
     async def close_epoch(self, epoch_id: int) -> bool:
         """Free what the epoch did not spend. False: a journal of it is not finished or lacks
         something, so nobody knows what that is."""
-        return await self._run(lambda c: _close_epoch(c, epoch_id, unfinished_too=False))
+        return await self._run(lambda c: close_epoch(c, epoch_id, unfinished_too=False))
 
     async def release_epoch(self, epoch_id: int) -> bool:
         """The same on an operator's word that the host is off; late rows will be unbacked."""
-        return await self._run(lambda c: _close_epoch(c, epoch_id, unfinished_too=True))
+        return await self._run(lambda c: close_epoch(c, epoch_id, unfinished_too=True))
 
     # --- money
 
@@ -266,7 +266,8 @@ def _read_leases(
     return {row[0]: LeaseState(row[1], row[2]) for row in rows}
 
 
-def _close_epoch(connection: Connection, epoch_id: int, *, unfinished_too: bool) -> bool:
+def close_epoch(connection: Connection, epoch_id: int, *, unfinished_too: bool) -> bool:
+    """Free what an epoch did not spend. False: it is not there, closed already, or not sure yet."""
     epoch = select(Epoch.state).where(Epoch.id == epoch_id).with_for_update()
     state = connection.execute(epoch).scalar_one_or_none()
     if state is None or state == "closed" or epoch_id == ADJUSTMENTS:

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import click
 
+from proxy import __version__
 from proxy.config import Config, ConfigError
 
 DEBUG_VARIABLE = "TOLLKEEPER_DEBUG"
@@ -142,7 +143,7 @@ def _is_known(exc: Exception) -> bool:
     help="Configuration file [default: $TOLLKEEPER_CONFIG, ./config.yaml, else personal mode].",
 )
 @click.option("--debug", is_flag=True, envvar=DEBUG_VARIABLE, help="Show where errors come from.")
-@click.version_option(package_name="tollkeeper")
+@click.version_option(__version__, prog_name="tollkeeper")
 @click.pass_context
 def main(ctx: click.Context, config_option: str | None, debug: bool) -> None:
     """Spend control for LLM APIs: a transparent proxy with exact costs and hard budgets."""

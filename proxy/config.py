@@ -133,7 +133,7 @@ class Budget(Struct, forbid_unknown_fields=True, frozen=True):
     limit_requests: Limit | None = None
     timezone: str = "UTC"
     week_start: Weekday = "monday"
-    month_day: Annotated[int, Meta(ge=1, le=28)] = 1
+    month_day: Annotated[int, Meta(ge=1, le=31)] = 1  # beyond a month's end: its last day
     models: list[str] = []  # globs; empty = all
     providers: list[str] = []
     clamp: bool = True

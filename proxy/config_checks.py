@@ -9,15 +9,23 @@ from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
+from pricing.keys import is_price_key
 from pricing.money import NANO_PER_USD
 from proxy.config import Budget, Config, Key, Overlay, Provider, expires_at_ms
 from proxy.config_reader import Problems
+from proxy.scopes import parse_scope
 
 NAME_CHARS_MAX = 128
 PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
 # First segments of the data port's own paths and of the bare paths SDKs use.
 RESERVED_PROVIDER_NAMES = frozenset(
     {"v1", "v1beta", "v1beta1", "v1alpha", "upload", "ws", "healthz", "readyz"}
+)
+USUAL_PRICE_KEYS = (
+    "input_cost_per_token",
+    "output_cost_per_token",
+    "cache_read_input_token_cost",
+    "cache_creation_input_token_cost",
 )
 DATABASE_SCHEMES = ("sqlite+aiosqlite://", "postgresql+asyncpg://")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
@@ -120,7 +128,10 @@ def _check_overlay(path: str, overlay: Overlay, problems: Problems) -> None:
     if discount is None or discount > 100:
         problems.add_check(f"{path}.discount_percent", "expected a number up to 100")
     for name, price in overlay.prices.items():
-        if _decimal(price, at_least=0) is None:
+        if not is_price_key(name):
+            known = ", ".join(USUAL_PRICE_KEYS)
+            problems.add_check(f"{path}.prices.{name}", f"unknown price; the usual ones: {known}")
+        elif _decimal(price, at_least=0) is None:
             problems.add_check(f"{path}.prices.{name}", "expected a price in USD, 0 or more")
 
 
@@ -194,9 +205,11 @@ def _check_budgets(config: Config, problems: Problems) -> None:
 
 
 def _unknown_scope(scope: str, known: set[str]) -> str:
-    suggestion = _suggest(scope, known)
-    hint = "" if suggestion else "; scopes are organization/ORG, team/ORG/TEAM, key/KEY and so on"
-    return f"unknown scope {scope!r}{suggestion}{hint}"
+    try:
+        parse_scope(scope)
+    except ValueError as exc:
+        return str(exc)
+    return f"unknown scope {scope!r}{_suggest(scope, known)}"
 
 
 def _check_limit(path: str, budget: Budget, problems: Problems) -> None:

@@ -1,9 +1,12 @@
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from proxy.config import Config, ConfigError, expires_at_ms
-from proxy.config_loader import find, load, personal_key_path, state_dir
+from proxy.config import Budget, Config, ConfigError, Provider, expires_at_ms
+from proxy.config_loader import WELL_KNOWN, find, load, personal_key_path, state_dir
+from proxy.providers.registry import DIALECT_NAMES
+from proxy.windows import PERIODS
 
 SECRET = "tk-very-secret-value"
 
@@ -181,7 +184,7 @@ def test_reading_problems(tmp_path: Path, text: str, expected: str) -> None:
     ("options", "expected"),
     [
         ("scope: team/acme/serch, limit_usd: 1", "scope: unknown scope 'team/acme/serch', did you"),
-        ("scope: nonsense, limit_usd: 1", "unknown scope 'nonsense'; scopes are organization/ORG"),
+        ("scope: nonsense, limit_usd: 1", "the kind is one of organization, team"),
         ("scope: key/k", "budgets[0]: give exactly one of limit_usd"),
         ("scope: key/k, limit_usd: 1, limit_tokens: 2", "found limit_usd and limit_tokens"),
         ("scope: key/k, limit_usd: -1", "limit_usd: expected an amount from 0"),
@@ -192,7 +195,7 @@ def test_reading_problems(tmp_path: Path, text: str, expected: str) -> None:
         ("scope: key/k, limit_usd: 1, period: dayly", "period: expected one of"),
         ("scope: key/k, limit_usd: 1, timezone: Mars/X", "timezone: unknown time zone 'Mars/X'"),
         ("scope: key/k, limit_usd: 1, timezone: ../x", "timezone: unknown time zone '../x'"),
-        ("scope: key/k, limit_usd: 1, month_day: 31", "month_day: expected a whole number from 1"),
+        ("scope: key/k, limit_usd: 1, month_day: 32", "month_day: expected a whole number from 1"),
         ("scope: key/k, limit_usd: 1, week_start: mon", "week_start: expected one of"),
         ("scope: key/k, limit_usd: 1, providers: [opnai]", "providers[0]: no provider is called"),
         ("limit_usd: 1", "budgets[0].scope: missing"),
@@ -277,7 +280,11 @@ def test_key_problems(tmp_path: Path, text: str, expected: str) -> None:
         (HEAD + "pricing: {unpriced: ceiling}", "pricing.unpriced_usd_per_mtok: missing"),
         (HEAD + "pricing: {unpriced_usd_per_mtok: free}", "unpriced_usd_per_mtok: expected"),
         (HEAD + "pricing: {overlays: [{discount_percent: 101}]}", "discount_percent: expected"),
-        (HEAD + "pricing: {overlays: [{prices: {x: -1}}]}", "overlays[0].prices.x: expected"),
+        (HEAD + "pricing: {overlays: [{prices: {x: 1}}]}", "overlays[0].prices.x: unknown price"),
+        (
+            HEAD + "pricing: {overlays: [{prices: {input_cost_per_token: -1}}]}",
+            "prices.input_cost_per_token: expected a price in USD",
+        ),
         (HEAD + "pricing: {overlays: [{prices: {x: }}]}", "prices.x: expected text, got nothing"),
         (HEAD.replace("search:", "a/b:"), "teams.a/b: a name is 1 to 128"),
     ],
@@ -346,6 +353,12 @@ def test_personal_mode(tmp_path: Path) -> None:
     path.write_text("torn")
     with pytest.raises(ConfigError, match="remove it to make a new key"):
         load(None, env)
+
+
+def test_names_in_the_configuration_are_those_of_the_code() -> None:
+    assert set(get_args(Budget.__annotations__["period"])) == set(PERIODS)
+    assert {*get_args(Provider.__annotations__["dialect"])} == {"", *DIALECT_NAMES}
+    assert {known.dialect for known in WELL_KNOWN.values()} <= set(DIALECT_NAMES)
 
 
 def test_state_dir_default() -> None:

@@ -1,0 +1,139 @@
+"""`tollkeeper budgets`: how they stand, what one would say to a call, leases of lost hosts."""
+
+import asyncio
+import time
+from functools import partial
+
+import click
+
+from db.catalog import load_budgets
+from db.catalog_types import BudgetRow
+from db.engine import reader
+from db.ledger import close_epoch
+from db.report_leases import LeaseStatus, unfinished_leases
+from db.reports import BudgetStatus, budget_status
+from proxy import cli_explain
+from proxy.cli import Failure, Invocation, pass_invocation, subgroup
+from proxy.cli_figures import figure, resets_at, starts_at
+from proxy.cli_ledger import opened
+from proxy.cli_output import Row, format_option, print_rows, timestamp
+from proxy.config import Config
+
+COLUMNS = (
+    "scope",
+    "unit",
+    "period",
+    "limit",
+    "spent",
+    "leased",
+    "remaining",
+    "resets_at",
+    "models",
+    "providers",
+)
+
+
+@subgroup("List budgets, explain what they would say to a call.")
+def command() -> None:
+    pass
+
+
+@command.command(name="list")
+@format_option
+@pass_invocation
+def list_(invocation: Invocation, output: str) -> None:
+    """Every budget and its current window.
+
+    `leased` is set aside for calls in flight and workers; `remaining` is limit less spent.
+    """
+    now_s = time.time()
+    statuses = asyncio.run(_statuses(invocation.load(), now_s))
+    print_rows((_row(status, now_s) for status in statuses), COLUMNS, output, empty="no budgets")
+
+
+async def _statuses(config: Config, now_s: float) -> list[BudgetStatus]:
+    async with opened(config) as engine, reader(engine).connect() as connection:
+        return await budget_status(connection, lambda budget: starts_at(budget, now_s))
+
+
+def _row(status: BudgetStatus, now_s: float) -> Row:
+    budget = status.budget
+    return {
+        "scope": budget.scope,
+        "unit": budget.unit,
+        "period": budget.period,
+        "limit": figure(budget.unit, status.limit),
+        "spent": figure(budget.unit, status.spent),
+        "leased": figure(budget.unit, status.leased),
+        "remaining": figure(budget.unit, status.remaining),
+        "overage": figure(budget.unit, status.overage),
+        "resets_at": resets_at(budget, now_s),
+        "models": list(budget.models),
+        "providers": list(budget.providers),
+    }
+
+
+@command.command()
+@format_option
+@pass_invocation
+def leases(invocation: Invocation, output: str) -> None:
+    """Money granted to a control and not spent, by epoch (one life of one control).
+
+    An epoch that is `lost` keeps its money until its host comes back with its journals, or
+    `release-lease` gives it up.
+    """
+    rows = asyncio.run(_leases(invocation.load()))
+    columns = ("epoch", "host", "state", "seen", "scope", "unit", "window", "granted", "spent")
+    print_rows(rows, columns, output, empty="no leases")
+
+
+async def _leases(config: Config) -> list[Row]:
+    async with opened(config) as engine, reader(engine).connect() as connection:
+        budgets = {row.id: row for row in await connection.run_sync(load_budgets)}
+        found = await connection.run_sync(unfinished_leases)
+    return [_lease_row(lease, budgets.get(lease.budget_id)) for lease in found]
+
+
+def _lease_row(lease: LeaseStatus, budget: BudgetRow | None) -> Row:
+    unit = budget.unit if budget else ""
+    return {
+        "epoch": lease.epoch_id,
+        "host": lease.host_id,
+        "state": lease.state,
+        "seen": timestamp(lease.seen_at_ms),
+        "scope": budget.scope if budget else f"deleted budget {lease.budget_id}",
+        "unit": unit,
+        "window": timestamp(lease.starts_at * 1000),
+        "granted": figure(unit, lease.granted),
+        "spent": figure(unit, lease.spent),
+    }
+
+
+@command.command(name="release-lease")
+@click.argument("epoch", type=int)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@pass_invocation
+def release_lease(invocation: Invocation, epoch: int, yes: bool) -> None:
+    """Give up EPOCH of a host that is gone for good: what it did not spend is free again.
+
+    If the host comes back after all, rows still in its journals are recorded in full, but count
+    as spending without backing.
+    """
+    if not yes:
+        click.confirm(f"Is the host of epoch {epoch} off, and will it stay off?", abort=True)
+    asyncio.run(_release(invocation.load(), epoch))
+    click.echo(f"epoch {epoch} released", err=True)
+
+
+async def _release(config: Config, epoch: int) -> None:
+    async with opened(config, read_only=False) as engine, engine.begin() as connection:
+        found = await connection.run_sync(unfinished_leases)
+        states = {lease.state for lease in found if lease.epoch_id == epoch}
+        if not states:
+            raise Failure(f"epoch {epoch} has no money: see `tollkeeper budgets leases`")
+        if states != {"lost"}:
+            raise Failure(f"epoch {epoch} is open: its control is running, stop it instead")
+        await connection.run_sync(partial(close_epoch, epoch_id=epoch, unfinished_too=True))
+
+
+command.add_command(cli_explain.command, "explain")

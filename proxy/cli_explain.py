@@ -1,0 +1,233 @@
+"""`tollkeeper budgets explain`: what would happen to a call, and why."""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import BinaryIO, NamedTuple
+
+import click
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from db import catalog
+from db.engine import reader
+from db.report_leases import LeaseStatus, unfinished_leases
+from db.reports import BudgetStatus, budget_status
+from pricing.book import Overlay, PriceBook
+from pricing.money import usd_from_nano
+from pricing.price import Price
+from pricing.table import PriceTable, choose_table, list_tables
+from proxy.cli import Failure, Invocation, pass_invocation
+from proxy.cli_figures import figure, starts_at
+from proxy.cli_ledger import opened
+from proxy.cli_output import Row, format_option, print_rows
+from proxy.config import Config
+from proxy.errors import Refusal
+from proxy.explain import Standing, Verdict, explain, items, needs
+from proxy.providers.base import Dialect, Facts
+from proxy.providers.registry import make_dialect
+from proxy.scopes import BudgetIndex, Principal
+from proxy.wire import BudgetEntry, KeyEntry
+
+REQUEST_BYTES_MAX = 100 * 2**20
+COLUMNS = ("what", "name", "needs", "limit", "spent", "free", "verdict")
+
+
+class Asked(NamedTuple):
+    """The call in question."""
+
+    principal: Principal
+    provider: str
+    facts: Facts
+    price: Price
+    free: bool
+
+
+@click.command()
+@click.option("--key", "key_name", required=True, help="Name of the key that calls.")
+@click.option("--request", type=click.File("rb"), required=True, help="JSON body; - reads stdin.")
+@click.option("--provider", help="Provider [default: the first that prices the model].")
+@click.option("--path", help="Path of the call [default: guessed from the body].")
+@click.option("--model", help="Model, where the body names none (Gemini).")
+@click.option("--user", default="", help="As in x-tollkeeper-user.")
+@format_option
+@pass_invocation
+def command(
+    invocation: Invocation,
+    key_name: str,
+    request: BinaryIO,
+    provider: str | None,
+    path: str | None,
+    model: str | None,
+    user: str,
+    output: str,
+) -> None:
+    """Would this call pass, be clamped, wait or be refused? By which budget, and for how much?
+
+    Exit code 1 if it would be refused.
+    """
+    config = invocation.load()
+    body = request.read(REQUEST_BYTES_MAX + 1)
+    if len(body) > REQUEST_BYTES_MAX:
+        raise Failure(f"{request.name}: larger than {REQUEST_BYTES_MAX >> 20} MB")
+    key, statuses, leases = asyncio.run(_ledger(config, key_name))
+    principal = Principal.of(key, user, "", {})
+    try:
+        asked = _asked(config, principal, provider, path, model, body)
+        standings = _standings(statuses, leases, asked)
+        verdict = explain(asked.facts, asked.price, standings, free=asked.free)
+    except Refusal as exc:
+        raise Failure(f"refused: {exc.code}: {exc.message}", 1) from exc
+    print_rows(_rows(asked, standings, verdict), COLUMNS, output)
+    if verdict.word == "refused":
+        raise click.exceptions.Exit(1)
+
+
+async def _ledger(
+    config: Config, key_name: str
+) -> tuple[KeyEntry, list[BudgetStatus], list[LeaseStatus]]:
+    now_s = time.time()
+    async with opened(config) as engine, reader(engine).connect() as connection:
+        key = await _key(connection, key_name, now_s)
+        statuses = await budget_status(connection, lambda budget: starts_at(budget, now_s))
+        return key, statuses, await connection.run_sync(unfinished_leases)
+
+
+async def _key(connection: AsyncConnection, name: str, now_s: float) -> KeyEntry:
+    for row in await connection.run_sync(catalog.load_keys):
+        if row.name == name:
+            if row.revoked or 0 < row.expires_at <= now_s:
+                why = "revoked" if row.revoked else "expired"
+                raise Failure(f"refused: key_{why}: key {name!r} is {why}", 1)
+            return KeyEntry(*row)
+    raise Failure(f"no key is named {name!r}")
+
+
+def _asked(
+    config: Config,
+    principal: Principal,
+    provider: str | None,
+    path: str | None,
+    model: str | None,
+    body: bytes,
+) -> Asked:
+    """Raises Refusal, as the proxy would."""
+    try:
+        content = json.loads(body)
+    except ValueError as exc:
+        raise Failure(f"the request is not JSON: {exc}") from exc
+    if not isinstance(content, dict):
+        raise Failure("the request is not a JSON object")
+    model = model or str(content.get("model") or "")
+    if not model:
+        raise Failure("the request names no model: give --model")
+    book = _book(config)
+    name = provider or _provider_of(config, book, principal, model)
+    if name not in config.providers:
+        raise Failure(f"no provider is called {name!r}: {', '.join(config.providers)}")
+    declared = config.providers[name]
+    dialect = make_dialect(declared.dialect, clamp_field=declared.clamp_field)
+    facts = _facts(dialect, path or _path(declared.dialect, content, model), body)
+    if not principal.allows_provider(name):
+        raise Refusal("provider_not_allowed", f"the key may not call provider {name!r}")
+    if not principal.allows_model(facts.model):
+        raise Refusal("model_not_allowed", f"the key may not call model {facts.model!r}")
+    free = declared.prices == "free"
+    price = Price.free(name, model) if free else book.quote(declared.prices, facts.model)
+    if price is None:
+        raise Refusal("model_not_priced", f"{facts.model!r} has no price in {book.version}")
+    return Asked(principal, name, facts, price, free)
+
+
+def _book(config: Config) -> PriceBook:
+    pricing = config.pricing
+    info = choose_table(list_tables(), datetime.now(UTC).date().isoformat(), pricing.table)
+    table = PriceTable.open(info.path, info.sha256)
+    return PriceBook(table, [Overlay.of(overlay) for overlay in pricing.overlays])
+
+
+def _provider_of(config: Config, book: PriceBook, principal: Principal, model: str) -> str:
+    for name, provider in config.providers.items():
+        priced = provider.prices == "free" or book.quote(provider.prices, model)
+        if priced and principal.allows_provider(name):
+            return name
+    raise Failure(f"no provider prices {model!r}: give --provider")
+
+
+def _path(dialect: str, content: dict[str, object], model: str) -> str:
+    if dialect == "anthropic":
+        return "/v1/messages"
+    if dialect == "gemini":
+        verb = "generateContent" if "contents" in content else "embedContent"
+        return f"/v1beta/models/{model.removeprefix('models/')}:{verb}"
+    if "messages" in content:
+        return "/v1/chat/completions"
+    if "prompt" in content:
+        return "/v1/completions"
+    return "/v1/embeddings" if "embed" in model else "/v1/responses"
+
+
+def _facts(dialect: Dialect, path: str, body: bytes) -> Facts:
+    path, _, query = path.partition("?")
+    route = dialect.route("POST", path)
+    if route is None or route.kind != "metered":
+        raise Failure(f"POST {path} is {route.kind if route else 'unknown'}: no budget is asked")
+    return dialect.facts(route, path, query.encode(), body)
+
+
+def _standings(
+    statuses: Sequence[BudgetStatus], leases: Sequence[LeaseStatus], asked: Asked
+) -> list[Standing]:
+    """The budgets that apply to the call."""
+    by_id = {status.budget.id: status for status in statuses}
+    index = BudgetIndex(BudgetEntry(*status.budget) for status in statuses)
+    entries = index.match(asked.principal, asked.provider, asked.facts.model)
+    return [_standing(entry, by_id[entry.id], leases) for entry in entries]
+
+
+def _standing(entry: BudgetEntry, status: BudgetStatus, leases: Sequence[LeaseStatus]) -> Standing:
+    at_hand = sum(
+        lease.left
+        for lease in leases
+        if lease.state == "open"
+        and (lease.budget_id, lease.starts_at) == (entry.id, status.starts_at)
+    )
+    free = status.limit - status.committed + at_hand
+    return Standing(entry, status.limit, status.spent, max(free, 0))
+
+
+def _rows(asked: Asked, standings: Sequence[Standing], verdict: Verdict) -> Iterator[Row]:
+    for name, count, nano in items(verdict.ceiling, asked.price):
+        yield {"what": "hold", "name": f"{count:,} {name}", "needs": usd_from_nano(nano)}
+    for standing in standings:
+        yield _budget_row(standing, verdict)
+    yield {
+        "what": "call",
+        "name": f"{asked.provider}/{asked.facts.model}",
+        "needs": usd_from_nano(verdict.ceiling.nano),
+        "verdict": _sentence(verdict),
+        "clamped_to": verdict.clamped_to,
+        "blocked_by": verdict.blocking.entry.scope if verdict.blocking else None,
+    }
+
+
+def _budget_row(standing: Standing, verdict: Verdict) -> Row:
+    entry = standing.entry
+    blocks = verdict.blocking is not None and verdict.blocking.entry.id == entry.id
+    return {
+        "what": "budget",
+        "name": f"{entry.scope} per {entry.period} in {entry.unit}",
+        "needs": figure(entry.unit, needs(entry, verdict.ceiling)),
+        "limit": figure(entry.unit, standing.limit),
+        "spent": None if standing.capped else figure(entry.unit, standing.spent),
+        "free": None if standing.capped else figure(entry.unit, standing.free),
+        "verdict": verdict.word if blocks else "passes",
+    }
+
+
+def _sentence(verdict: Verdict) -> str:
+    if verdict.clamped_to is None:
+        return verdict.word
+    clamped = f"clamped to {verdict.clamped_to} output tokens"
+    return clamped if verdict.word == "clamped" else f"{verdict.word}, {clamped}"

@@ -1,0 +1,86 @@
+"""What the budgets would say to a call, worked out from the ledger as admission does it.
+
+Holds of calls in flight are in the memory of workers; the ledger knows them as leased money. What
+an open lease has left counts as usable: a call may have to wait for it, but not be refused.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pricing.ceiling import Ceiling
+from pricing.money import nano_ceil_from_atto
+from pricing.price import Price
+from proxy.admission import clamped_limit, find_ceiling
+from proxy.providers.base import Facts
+from proxy.wire import BudgetEntry
+
+
+class Standing(NamedTuple):
+    """A budget that applies to the call, in its unit."""
+
+    entry: BudgetEntry
+    limit: int  # a temporary raise included; of a cap per call, the cap
+    spent: int  # of a cap per call: 0
+    free: int  # not granted to anybody, and what open leases have left
+
+    @property
+    def capped(self) -> bool:
+        return self.entry.period == "request"
+
+
+class Verdict(NamedTuple):
+    """passes | clamped | waits | refused, with the budget that says so."""
+
+    word: str
+    blocking: Standing | None
+    clamped_to: int | None
+    ceiling: Ceiling
+
+
+def explain(facts: Facts, price: Price, standings: Sequence[Standing], *, free: bool) -> Verdict:
+    """Ceiling, clamp, wait, refuse, in this order. Raises Refusal if nothing bounds the call.
+
+    `free`: the provider's prices are. `facts` is changed where the output is clamped.
+    """
+    entries = [standing.entry for standing in standings]
+    bound = find_ceiling(facts, price, entries, free=free)
+    limits = [
+        limit
+        for standing in standings
+        if standing.entry.clamp
+        and facts.size.generates
+        and (limit := clamped_limit(facts, price, standing.entry, standing.free, bound))
+    ]
+    clamped_to = min(limits, default=None)
+    if clamped_to is not None:
+        facts.size.output_limit = clamped_to
+        bound = find_ceiling(facts, price, entries, free=free)
+    for standing in standings:
+        if needs(standing.entry, bound) > standing.limit - (
+            0 if standing.capped else standing.spent
+        ):
+            return Verdict("refused", standing, clamped_to, bound)
+    for standing in standings:
+        if not standing.capped and needs(standing.entry, bound) > standing.free:
+            return Verdict("waits", standing, clamped_to, bound)
+    return Verdict("passes" if clamped_to is None else "clamped", None, clamped_to, bound)
+
+
+def needs(entry: BudgetEntry, bound: Ceiling) -> int:
+    """What a call of this ceiling holds in a budget, in the budget's unit."""
+    return {"usd": bound.nano, "tokens": bound.tokens, "requests": 1}[entry.unit]
+
+
+def items(bound: Ceiling, price: Price) -> list[tuple[str, int, int]]:
+    """A hold's parts as (name, count, nano-USD), each rounded up."""
+    usage = bound.usage
+    dear_in, dear_out = price.dearest(usage)
+    searches = price.billable_searches(usage)
+    parts = (
+        ("input tokens", usage.input_tokens, dear_in),
+        ("output tokens", usage.output_tokens, dear_out),
+        ("web searches", searches, price.search_atto),
+    )
+    return [
+        (name, count, nano_ceil_from_atto(count * atto)) for name, count, atto in parts if count
+    ]
