@@ -63,7 +63,7 @@ class EventBlocks:
             block = bytes(held[:end])
             del held[:end]
         if len(held) > EVENT_BYTES_MAX:
-            del held[:-TAIL_BYTES]
+            held[:-TAIL_BYTES] = b"data: "
         return block
 
     def finish(self) -> bytes:
