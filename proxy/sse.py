@@ -14,7 +14,6 @@ EVENT_BYTES_MAX = 2**20
 TAIL_BYTES = 2**16
 
 EVENT_ENDS = (b"\n\n", b"\n\r\n", b"\r\r")
-event_end = re.compile(rb"\r?\n\r?\n|\r\r").search
 
 
 def last_event_end(data: bytes | bytearray, start: int = 0) -> int:
@@ -24,6 +23,16 @@ def last_event_end(data: bytes | bytearray, start: int = 0) -> int:
         at = data.rfind(mark, start)
         if at >= 0:
             end = max(end, at + len(mark))
+    return end
+
+
+def first_event_end(data: bytes, start: int = 0) -> int:
+    """Index just behind the first blank line at or after `start`; 0 if there is none."""
+    end = 0
+    for mark in EVENT_ENDS:
+        at = data.find(mark, start)
+        if at >= 0 and (not end or at + len(mark) < end):
+            end = at + len(mark)
     return end
 
 
@@ -54,7 +63,7 @@ class EventBlocks:
             block = bytes(held[:end])
             del held[:end]
         if len(held) > EVENT_BYTES_MAX:
-            del held[:-TAIL_BYTES]
+            held[:-TAIL_BYTES] = b"data: "
         return block
 
     def finish(self) -> bytes:
@@ -66,6 +75,8 @@ class EventBlocks:
 
 def event_data(block: bytes) -> list[bytes]:
     """The data of each event of a block, its `data:` lines joined; events without are skipped."""
+    if block.find(b"\n") == len(block) - 2 and block.startswith(b"data: ") and block[-1:] == b"\n":
+        return [block[6:-2]]  # the usual case: one event, one line, no carriage return
     if b"\r" in block:
         block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     found = []

@@ -205,15 +205,13 @@ class EventMeter:
 
     def _show(self, data: bytes) -> None:
         reader = self._reader
-        document = decode(data)
+        document = decode(data) if data[:1] != b"[" else data  # `[DONE]`
         if type(document) is dict:
             reader.document(document)
-        elif document is None:
-            usage = object_after(data, reader.usage_key)
-            if usage:
-                reader.fragment(usage, text_after(data, b"model"))
-            else:
-                reader.marker(data)
+        elif document is not None:
+            reader.marker(data)
+        elif usage := object_after(data, reader.usage_key):
+            reader.fragment(usage, text_after(data, b"model"))
 
     def reading(self) -> Reading:
         self._parse_kept()

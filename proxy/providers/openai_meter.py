@@ -27,7 +27,7 @@ from proxy.providers.meters import (
     decode,
     text_bytes,
 )
-from proxy.sse import EVENT_ENDS, event_data, event_end, last_event_end
+from proxy.sse import EVENT_ENDS, event_data, first_event_end, last_event_end
 
 HELD_BYTES_MAX = 2**16  # a usage chunk is far smaller
 NANO_PER_TICK = 10  # xAI's cost_in_usd_ticks are 1e-10 USD
@@ -338,11 +338,11 @@ class UsageChunkFilter:
         passed = b""
         if self._passing:
             joined = self._edge + data
-            end = event_end(joined)
-            if end is None:
+            end = first_event_end(joined)
+            if not end:
                 self._edge = joined[-2:]
                 return data
-            cut = end.end() - len(self._edge)
+            cut = end - len(self._edge)
             passed, data = data[:cut], data[cut:]
             self._passing = False
         return passed + self._feed_held(self._held + data)
@@ -364,8 +364,7 @@ class UsageChunkFilter:
     def _without_usage_chunk(self, block: bytes) -> bytes:
         kept, start = [], 0
         while start < len(block):
-            match = event_end(block, start)
-            end = match.end() if match else len(block)
+            end = first_event_end(block, start) or len(block)
             if not _is_usage_chunk(block[start:end]):
                 kept.append(block[start:end])
             start = end
