@@ -195,6 +195,8 @@ def _exact(key: str, value: Any) -> Any:
         return {name: _exact(f"{key}.{name}", part) for name, part in value.items()}
     if isinstance(value, list):
         return [_exact(key, part) for part in value]
+    if isinstance(value, float):
+        raise TypeError(f"{key}: {value} is a float, so its exact price is lost")
     if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
         return value
     if any(word in key for word in ("cost", "multiplier", "provider_specific_entry")):
