@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -137,7 +136,7 @@ def _locate(path: str | Path | None) -> tuple[Path, str]:
         spec = find_spec("litellm")
         if spec is None or not spec.submodule_search_locations:
             raise SourceError("litellm is not installed: install it, or give the path of its map")
-        return Path(spec.submodule_search_locations[0]) / MAP_NAME, _installed_version()
+        path = spec.submodule_search_locations[0]
     file = Path(path)
     if file.is_dir():
         inside = (file / MAP_NAME, file / "litellm" / MAP_NAME)
@@ -145,15 +144,8 @@ def _locate(path: str | Path | None) -> tuple[Path, str]:
     return file, _version_beside(file)
 
 
-def _installed_version() -> str:
-    try:
-        return version("litellm")
-    except PackageNotFoundError:
-        return "unknown"
-
-
 def _version_beside(file: Path) -> str:
-    """The version of the unpacked wheel a map lies in, by its dist-info directory."""
+    """The version of the installed or unpacked wheel a map lies in, by its dist-info."""
     for directory in file.resolve().parent.parent.glob("litellm-*.dist-info"):
         return directory.name.removeprefix("litellm-").removesuffix(".dist-info")
     return "unknown"
@@ -195,6 +187,8 @@ def _exact(key: str, value: Any) -> Any:
         return {name: _exact(f"{key}.{name}", part) for name, part in value.items()}
     if isinstance(value, list):
         return [_exact(key, part) for part in value]
+    if isinstance(value, float):
+        raise TypeError(f"{key}: {value} is a float, so its exact price is lost")
     if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
         return value
     if any(word in key for word in ("cost", "multiplier", "provider_specific_entry")):

@@ -9,7 +9,7 @@ ANY_COUNT = st.integers(-1_000, 5_000)
 TOKEN_FIELDS = [name for name in Usage.__dataclass_fields__ if name.endswith("_tokens")]
 
 
-@given(st.fixed_dictionaries({name: ANY_COUNT for name in TOKEN_FIELDS}))
+@given(st.fixed_dictionaries(dict.fromkeys(TOKEN_FIELDS, ANY_COUNT)))
 def test_buckets_are_disjoint_whatever_a_provider_reports(counts: dict[str, int]) -> None:
     buckets = split(Usage(**counts))
     assert min(buckets) >= 0

@@ -56,9 +56,7 @@ def test_openai_with_cached_prompt_and_reasoning(table: PriceTable) -> None:
     ("tier", "in_price", "out_price"),
     [("default", "1.25", "10"), ("flex", "0.625", "5"), ("priority", "2.5", "20")],
 )
-def test_openai_service_tiers(
-    table: PriceTable, tier: str, in_price: str, out_price: str
-) -> None:
+def test_openai_service_tiers(table: PriceTable, tier: str, in_price: str, out_price: str) -> None:
     usage = Usage(input_tokens=1_000, output_tokens=500, service_tier=tier)
     expected = usd_per_m(in_price, 1_000) + usd_per_m(out_price, 500)
     assert cost(usage, quote(table, "openai/gpt-5")).nano == expected
@@ -166,7 +164,9 @@ def test_context_sizes_are_tested_pass_by_pass() -> None:
 
 
 def test_off_peak_is_by_the_time_of_the_call() -> None:
-    price = a_price(off_peak_pricing={"input_cost_per_token": "0.0000005", "hours_utc": "16:30-00:30"})
+    price = a_price(
+        off_peak_pricing={"input_cost_per_token": "0.0000005", "hours_utc": "16:30-00:30"}
+    )
     usage = Usage(input_tokens=1_000, passes=(("", Usage(input_tokens=1_000)),))
     at_noon, at_night = 1_795_262_400, 1_795_262_400 + 6 * 3_600
     assert cost(usage, price).nano == cost(usage, price, at_s=at_noon).nano == 2_000_000

@@ -151,5 +151,5 @@ def test_a_factor_is_exact_and_rounds_half_to_even() -> None:
 
 @pytest.mark.parametrize("value", ["-1", "NaN", "Infinity", "cheap", True, 0.1, [], {}])
 def test_what_is_no_price(value: object) -> None:
-    with pytest.raises(PricingError, match="input_cost_per_token: .* is not a price"):
+    with pytest.raises(PricingError, match=r"input_cost_per_token: .* is not a price"):
         atto_of({"input_cost_per_token": value}, "input_cost_per_token")

@@ -1,0 +1,165 @@
+import json
+import subprocess
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from pricing.errors import SourceError
+from pricing.sources.litellm import MAP_NAME, convert, load, table_id
+from pricing.table import TABLES_DIR, PriceTable, list_tables
+
+CHAT = {"litellm_provider": "openai", "mode": "chat", "input_cost_per_token": 1.5e-06}
+NAMED = {"litellm_provider": "openai", "mode": "chat", "max_tokens": 1}
+
+
+def map_file(directory: Path, content: object) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / MAP_NAME
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def entry(directory: Path, key: str, **fields: object) -> dict[str, object]:
+    (found,) = load(map_file(directory, {key: CHAT | fields})).entries.values()
+    return found
+
+
+def test_the_installed_map_makes_the_published_table(tmp_path: Path) -> None:
+    pytest.importorskip("importlib.metadata").version("litellm")
+    source = load()
+    published = {info.id: info for info in list_tables(TABLES_DIR)}
+    info = published[table_id(source, "2026-11-21")]
+    table = PriceTable.open(info.path)
+    header = json.loads(Path(info.path).read_bytes().partition(b"\n")[0])
+    assert (table.source, header["source_sha256"]) == (source.name, source.sha256)
+    assert {(p, m): fields for p, m, fields in table.items()} == source.entries
+
+
+def test_reading_the_map_does_not_import_litellm() -> None:
+    code = "from pricing.sources.litellm import load; import sys; load()"
+    code += "; assert 'litellm' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_prices_are_exact_text_and_counts_whole_numbers(tmp_path: Path) -> None:
+    found = entry(
+        tmp_path,
+        "gpt-x",
+        output_cost_per_token=7.5e-08,
+        cache_read_input_token_cost=0,
+        max_tokens=16384.0,
+        tiered_pricing=[{"range": [0, 32000.0], "input_cost_per_token": 1e-06}],
+        provider_specific_entry={"us": 1.1, "fast": 2, "junk": {"a": 1}},
+        supports_reasoning=True,
+        supports_vision=True,
+        source="https://example.com",
+        output_cost_per_reasoning_token=None,
+    )
+    assert found == {
+        "mode": "chat",
+        "input_cost_per_token": "0.0000015",
+        "output_cost_per_token": "0.000000075",
+        "cache_read_input_token_cost": "0",
+        "max_tokens": 16384,
+        "tiered_pricing": [{"range": [0, 32000], "input_cost_per_token": "0.000001"}],
+        "provider_specific_entry": {"us": "1.1", "fast": "2"},
+        "supports_reasoning": True,
+        "search_context_cost_per_query": dict.fromkeys(
+            ["search_context_size_high", "search_context_size_low", "search_context_size_medium"],
+            "0.01",
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "provider", "name"),
+    [
+        ("gpt-4o", "openai", ("openai", "gpt-4o")),
+        ("groq/openai/gpt-oss", "groq", ("groq", "openai/gpt-oss")),
+        ("gemini-2.5-pro", "vertex_ai-language-models", ("vertex_ai", "gemini-2.5-pro")),
+        ("vertex_ai/claude", "vertex_ai-anthropic_models", ("vertex_ai", "claude")),
+        ("azure/gpt-3.5", "azure_text", ("azure", "gpt-3.5")),
+        ("us.anthropic.x-v1:0", "bedrock_converse", ("bedrock", "us.anthropic.x-v1:0")),
+        ("bedrock/us-west-2/x", "bedrock", ("bedrock", "us-west-2/x")),
+        ("command-r", "cohere_chat", ("cohere", "command-r")),
+        ("gpt-3.5-instruct", "text-completion-openai", ("openai", "gpt-3.5-instruct")),
+        ("text-completion-codestral/c", "text-completion-codestral", ("codestral", "c")),
+    ],
+)
+def test_keys_become_provider_and_model(key: str, provider: str, name: tuple[str, str]) -> None:
+    assert list(convert({key: NAMED | {"litellm_provider": provider}})) == [name]
+
+
+def test_a_model_listed_twice_is_one_entry() -> None:
+    bare = {"litellm_provider": "gemini", "input_cost_per_token": Decimal("3e-07")}
+    prefixed = bare | {"input_cost_per_token": Decimal("4e-07"), "max_tokens": 5}
+    both = {"g": bare | {"output_cost_per_token": Decimal("1e-06")}, "gemini/g": prefixed}
+    found = convert(both)["gemini", "g"]
+    assert found == convert(dict(reversed(both.items())))["gemini", "g"]
+    assert (found["input_cost_per_token"], found["output_cost_per_token"]) == (
+        "0.0000004",
+        "0.000001",
+    )
+    # A zero that means unknown does not hide a price.
+    both["gemini/g"] = prefixed | {"input_cost_per_token": 0}
+    assert convert(both)["gemini", "g"]["input_cost_per_token"] == "0.0000003"
+
+
+def test_what_the_map_leaves_to_code_is_written_out(tmp_path: Path) -> None:
+    fireworks = {"litellm_provider": "fireworks_ai"}
+    assert entry(tmp_path, "f", **fireworks)["cache_read_input_token_cost"] == "0.00000075"
+    given = entry(tmp_path, "f", **fireworks, cache_read_input_token_cost=1e-07)
+    assert given["cache_read_input_token_cost"] == "0.0000001"
+    search = "search_context_cost_per_query"
+    assert entry(tmp_path, "m")[search] == dict.fromkeys(
+        ["search_context_size_high", "search_context_size_low", "search_context_size_medium"],
+        "0.025",
+    )
+    sizes = {"search_context_size_medium": 0.5}
+    assert entry(tmp_path, "m", **{search: sizes})[search] == {"search_context_size_medium": "0.5"}
+    assert search not in entry(tmp_path, "m", mode="embedding")
+    assert search not in entry(tmp_path, "m", litellm_provider="mistral")
+    assert entry(tmp_path, "gpt-4o-mini-2024-07-18")["max_tokens_per_image"] == 48_169
+    assert "max_tokens_per_image" not in entry(tmp_path, "gpt-4o-mini-audio-preview")
+
+
+def test_maps_are_found_by_file_and_directory(tmp_path: Path) -> None:
+    content = {"m": CHAT, "sample_spec": CHAT, "fallback_generalizations": {"rules": []}}
+    path = map_file(tmp_path / "litellm", content)
+    (tmp_path / "litellm-9.8.7.dist-info").mkdir()
+    for place in (path, path.parent, tmp_path):
+        source = load(place)
+        assert source.name == "litellm 9.8.7"
+        assert list(source.entries) == [("openai", "m")]
+    assert table_id(source, "2027-01-02") == "2027-01-02-litellm-9.8.7"
+    assert load(map_file(tmp_path / "a" / "b", content)).name == "litellm unknown"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[]", "expected an object"),
+        ("{}", "no models"),
+        ('{"m": {"mode": "chat"}}', "litellm_provider"),
+        ('{"m": {"litellm_provider": "p", "input_cost_per_token": NaN}}', "not JSON.*NaN"),
+        ('{"m": {"litellm_provider": "p", "max_tokens": 1.5}}', "1.5 is not a whole number"),
+    ],
+)
+def test_what_is_no_map_is_refused(tmp_path: Path, content: str, reason: str) -> None:
+    with pytest.raises(SourceError, match=reason):
+        load(map_file(tmp_path, content))
+
+
+def test_maps_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SourceError, match="No such file"):
+        load(tmp_path)
+    monkeypatch.setattr("pricing.sources.litellm.MAP_BYTES_MAX", 10)
+    with pytest.raises(SourceError, match="larger than"):
+        load(map_file(tmp_path, {"m": CHAT}))
+    monkeypatch.setattr("pricing.sources.litellm.find_spec", lambda name: None)
+    with pytest.raises(SourceError, match="litellm is not installed"):
+        load()

@@ -1,0 +1,179 @@
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from pricing.book import CACHED_QUOTES_MAX, Overlay, PriceBook
+from pricing.calculator import cost
+from pricing.errors import OverlayError, PricingError
+from pricing.money import atto_from_usd
+from pricing.price import Price
+from pricing.table import PriceTable
+from pricing.usage import Usage
+from tests.factories import a_table, an_entry
+
+MICRO = 10**12
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> PriceTable:
+    return a_table(
+        tmp_path,
+        {
+            ("openai", "model-1"): an_entry(),
+            ("openai", "model-2"): an_entry(input_cost_per_token="0.000002"),
+            ("openai", "unknown-price"): an_entry(
+                input_cost_per_token="0", output_cost_per_token="0"
+            ),
+            ("gemini", "model-1"): an_entry(input_cost_per_token="0.000003"),
+        },
+    )
+
+
+def input_price(book: PriceBook, provider: str, *models: str) -> int | None:
+    price = book.quote(provider, *models)
+    return None if price is None else price.plain[0][1].input
+
+
+def test_a_book_without_overlays_is_its_table(table: PriceTable) -> None:
+    book = PriceBook(table)
+    assert book.version == table.id
+    assert input_price(book, "openai", "model-1") == MICRO
+    assert input_price(book, "google", "models/model-1") == 3 * MICRO
+    assert book.quote("openai", "unknown-price") is None
+    assert book.quote("openai", "model-3") is None
+    assert book.quote("openai") is None
+
+
+def test_the_first_name_with_a_price_counts(table: PriceTable) -> None:
+    book = PriceBook(table)
+    assert input_price(book, "openai", "model-2-20260101", "model-2") == 2 * MICRO
+    assert input_price(book, "openai", "", "model-1") == MICRO
+    assert input_price(book, "openai", "model-1", "model-2") == MICRO
+
+
+def test_quotes_are_kept_and_bounded(table: PriceTable) -> None:
+    book = PriceBook(table)
+    price = book.quote("openai", "model-1")
+    assert book.quote("openai", "model-1") is price
+    for number in range(CACHED_QUOTES_MAX):
+        assert book.quote("openai", f"invented-{number}") is None
+    assert len(book._quotes) <= CACHED_QUOTES_MAX
+    assert input_price(book, "openai", "model-1") == MICRO
+
+
+def test_a_discount_applies_to_the_models_its_globs_match(table: PriceTable) -> None:
+    book = PriceBook(table, [Overlay(provider="openai", model="*-1", discount_percent="12.5")])
+    assert input_price(book, "openai", "model-1") == 875_000_000_000
+    assert input_price(book, "openai", "model-2") == 2 * MICRO
+    assert input_price(book, "gemini", "model-1") == 3 * MICRO
+
+
+@pytest.mark.parametrize("percent", ["33.333333333333", "0.07", "-5", "100", "1e1"])
+def test_a_discount_is_exact(table: PriceTable, percent: str) -> None:
+    book = PriceBook(table, [Overlay(discount_percent=percent)])
+    expected = Decimal("0.000001") * (100 - Decimal(percent)) / 100
+    assert input_price(book, "openai", "model-1") == atto_from_usd(expected)
+
+
+def test_fixed_prices_and_maxima_replace_the_entrys(table: PriceTable) -> None:
+    overlay = Overlay(
+        model="model-1",
+        discount_percent="50",
+        prices={"input_cost_per_token": "0.0000007", "web_search_cost_per_query": "0.002"},
+        max_input_tokens=5,
+        max_output_tokens=6,
+    )
+    price = PriceBook(table, [overlay]).quote("openai", "model-1")
+    assert price is not None
+    assert (price.plain[0][1].input, price.plain[0][1].output) == (700_000_000_000, 5 * MICRO)
+    assert price.search_atto == 2 * 10**15
+    assert (price.max_input_tokens, price.max_output_tokens) == (5, 6)
+
+
+def test_every_overlay_that_matches_applies_in_order(table: PriceTable) -> None:
+    overlays = [
+        Overlay(discount_percent="50"),
+        Overlay(model="model-1", prices={"input_cost_per_token": "0.000004"}),
+        Overlay(provider="openai", discount_percent="25"),
+    ]
+    book = PriceBook(table, overlays)
+    assert input_price(book, "openai", "model-1") == 3 * MICRO
+    assert input_price(book, "openai", "model-2") == 750_000_000_000
+
+
+def test_an_overlay_with_prices_makes_an_entry(table: PriceTable) -> None:
+    mine = {"input_cost_per_token": "0.0000001", "output_cost_per_token": "0.0000002"}
+    book = PriceBook(table, [Overlay(provider="vllm", model="llama-*", prices=mine)])
+    price = book.quote("vllm", "models/llama-7")
+    assert price is not None
+    assert price.key == "vllm/llama-7"
+    assert cost(Usage(input_tokens=10, output_tokens=10), price).nano == 3_000
+    assert book.quote("vllm", "other") is None
+    assert book.quote("openai", "llama-7") is None
+
+
+def test_only_an_overlay_can_say_that_zero_is_a_price(table: PriceTable) -> None:
+    discounted = PriceBook(table, [Overlay(discount_percent="1")])
+    assert discounted.quote("openai", "unknown-price") is None
+    free = {"input_cost_per_token": "0", "output_cost_per_token": "0"}
+    assert input_price(PriceBook(table, [Overlay(prices=free)]), "openai", "unknown-price") == 0
+
+
+def test_unknown_models_at_a_declared_rate(table: PriceTable) -> None:
+    overlay = Overlay(provider="acme", discount_percent="50", max_output_tokens=9)
+    book = PriceBook(table, [overlay], unpriced_atto_per_token=7 * MICRO)
+    price = book.quote("acme", "reported", "requested")
+    assert price is not None
+    assert price.unpriced
+    assert (price.key, price.plain[0][1].input) == ("acme/requested", 7 * MICRO)
+    assert price.max_output_tokens == 9
+    assert book.quote("acme", "reported", "requested") is price
+    known = book.quote("openai", "reported", "model-1")
+    assert known is not None
+    assert not known.unpriced
+
+
+def test_an_entry_of_the_book_prices_the_same_alone(table: PriceTable) -> None:
+    price = PriceBook(table, [Overlay(discount_percent="7")]).quote("openai", "model-1")
+    assert price is not None
+    assert Price.compile(price.provider, price.model, price.entry).plain == price.plain
+
+
+def test_a_version_is_the_content(table: PriceTable) -> None:
+    def version(*overlays: Overlay, rate: int | None = None) -> str:
+        return PriceBook(table, overlays, unpriced_atto_per_token=rate).version
+
+    half, third = Overlay(discount_percent="50"), Overlay(discount_percent="33")
+    versions = [version(), version(half), version(third), version(half, third)]
+    versions += [version(third, half), version(rate=1), version(rate=2), version(half, rate=1)]
+    assert len(set(versions)) == len(versions)
+    assert all(name.startswith(table.id) for name in versions)
+    assert version(half).removeprefix(f"{table.id}+").isalnum()
+    assert version(Overlay(prices={"input_cost_per_token": "1", "output_cost_per_token": "2"})) == (
+        version(Overlay(prices={"output_cost_per_token": "2", "input_cost_per_token": "1"}))
+    )
+
+
+@pytest.mark.parametrize(
+    ("overlay", "reason"),
+    [
+        (Overlay(discount_percent="half"), r"overlay \*/\*: discount_percent 'half'"),
+        (Overlay(discount_percent="101"), "discount_percent '101'"),
+        (Overlay(discount_percent="nan"), "discount_percent 'nan'"),
+        (Overlay(prices={"input_cost_per_tokn": "1"}), "unknown price 'input_cost_per_tokn'"),
+        (Overlay(prices={"input_cost_per_token": "-1"}), "'-1' is not a price"),
+        (Overlay(max_output_tokens=0), "a maximum of 0 tokens"),
+    ],
+)
+def test_overlays_that_would_misprice_are_refused(
+    table: PriceTable, overlay: Overlay, reason: str
+) -> None:
+    with pytest.raises(OverlayError, match=reason):
+        PriceBook(table, [overlay])
+
+
+def test_a_malformed_entry_is_refused_when_asked_for(tmp_path: Path) -> None:
+    book = PriceBook(a_table(tmp_path, {("p", "m"): an_entry(max_input_tokens="x")}))
+    with pytest.raises(PricingError, match="p/m: max_input_tokens"):
+        book.quote("p", "m")
