@@ -50,9 +50,7 @@ TARGETS = {
     "tollkeeper": Target(
         command=(
             str(Path(sys.executable).parent / "tollkeeper"),
-            "serve",
-            "--config",
-            str(HERE / "tollkeeper.yaml"),
+            *("--config", str(HERE / "tollkeeper.yaml"), "serve"),
         ),
         port=9401,
         key=TOLLKEEPER_KEY,
