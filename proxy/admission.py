@@ -7,11 +7,13 @@ from db.journal_records import Hold
 from pricing.ceiling import Ceiling, ceiling, output_limit_for
 from pricing.errors import MissingMaximum
 from pricing.money import usd_from_nano
+from pricing.price import Price
 from pricing.usage import Usage
 from proxy.budgets import Budgets
 from proxy.call import Call
 from proxy.errors import Refusal
 from proxy.holds import HoldResult
+from proxy.providers.base import Facts
 from proxy.state import FREE
 from proxy.wire import BudgetEntry
 
@@ -25,11 +27,13 @@ async def admit(call: Call, budgets: Budgets, now_s: float) -> None:
     assert call.principal is not None
     assert call.provider is not None
     applicable = budgets.for_call(call.principal, call.provider.name, call.facts.model)
-    bound = find_ceiling(call, applicable)
-    limit = find_clamp(call, applicable, budgets, bound, now_s)
+    assert call.price is not None
+    facts, price, free = call.facts, call.price, call.provider.prices == FREE
+    bound = find_ceiling(facts, price, applicable, free=free)
+    limit = find_clamp(facts, price, applicable, budgets, bound, now_s)
     if limit is not None:
-        call.clamped = call.facts.size.output_limit = limit
-        bound = find_ceiling(call, applicable)
+        call.clamped = facts.size.output_limit = limit
+        bound = find_ceiling(facts, price, applicable, free=free)
     call.ceiling = bound
     check_cost_cap(call, bound)
     capped = budgets.request_cap(applicable, bound.nano, bound.tokens)
@@ -44,62 +48,59 @@ async def admit(call: Call, budgets: Budgets, now_s: float) -> None:
     call.held = result.held
 
 
-def find_ceiling(call: Call, applicable: Sequence[BudgetEntry]) -> Ceiling:
-    """The most the call can cost. Raises Refusal `model_not_priced` when nothing bounds it."""
-    assert call.facts is not None
-    assert call.price is not None
-    assert call.provider is not None
-    size, passes = call.facts.size, max((b.server_tool_passes for b in applicable), default=4)
+def find_ceiling(
+    facts: Facts, price: Price, applicable: Sequence[BudgetEntry], *, free: bool
+) -> Ceiling:
+    """The most the call can cost; `free` says that the provider's prices are. Raises Refusal
+    `model_not_priced` when nothing bounds it."""
+    size, passes = facts.size, max((b.server_tool_passes for b in applicable), default=4)
     try:
-        return ceiling(size, call.price, server_tool_passes=passes)
+        return ceiling(size, price, server_tool_passes=passes)
     except MissingMaximum as exc:
-        if call.provider.prices == FREE:  # only budgets in tokens care, and they get a guess
-            return Ceiling(0, size.body_bytes + FREE_OUTPUT_TOKENS, Usage())
+        if free:  # only budgets in tokens care, and they get a guess
+            usage = Usage(input_tokens=size.body_bytes, output_tokens=FREE_OUTPUT_TOKENS)
+            return Ceiling(0, usage.total_tokens, usage)
         raise Refusal("model_not_priced", str(exc)) from exc
 
 
 def find_clamp(
-    call: Call,
+    facts: Facts,
+    price: Price,
     applicable: Sequence[BudgetEntry],
     budgets: Budgets,
     bound: Ceiling,
     now_s: float,
 ) -> int | None:
     """The lowest output limit that a clamping budget asks for; None: the request stays as it is."""
-    assert call.facts is not None
-    if not call.facts.size.generates:
-        return None
     lowest: int | None = None
     for budget in applicable:
-        if budget.clamp:
-            limit = clamped_limit(call, budget, budgets.free(budget, now_s), bound)
+        if budget.clamp and facts.size.generates:
+            limit = clamped_limit(facts, price, budget, budgets.free(budget, now_s), bound)
             if limit is not None and (lowest is None or limit < lowest):
                 lowest = limit
     return lowest
 
 
-def clamped_limit(call: Call, budget: BudgetEntry, free: int, bound: Ceiling) -> int | None:
+def clamped_limit(
+    facts: Facts, price: Price, budget: BudgetEntry, free: int, bound: Ceiling
+) -> int | None:
     """The output limit that `budget` asks for with `free` units left; None: none is needed.
 
     A call without a limit of its own may take `clamp_share` of what is free; one with a limit is
-    lowered only if it does not fit otherwise.
+    lowered only if it does not fit otherwise. Never below the budget's `clamp_min_tokens`.
     """
-    facts, price = call.facts, call.price
-    assert facts is not None
-    assert price is not None
     own_limit = facts.size.output_limit
-    amount = free if own_limit is not None else int(free * budget.clamp_share)
+    share = free if own_limit is not None else int(free * budget.clamp_share)
     taken = bound.nano if budget.unit == "usd" else bound.tokens
-    if budget.unit == "requests" or taken <= amount:
+    if budget.unit == "requests" or taken <= share:
         return None
     if budget.unit == "usd":
-        limit = output_limit_for(
-            facts.size, price, amount, server_tool_passes=budget.server_tool_passes
-        )
+        passes = budget.server_tool_passes
+        limit = output_limit_for(facts.size, price, share, server_tool_passes=passes) or 0
     else:
-        limit = (amount - bound.usage.input_tokens) // max(facts.size.choices, 1)
-    least = CLAMP_MIN_REASONING if facts.reasoning else budget.clamp_min_tokens
-    limit = max(limit or 0, least)
+        limit = (share - bound.usage.input_tokens) // max(facts.size.choices, 1)
+    least = budget.clamp_min_tokens
+    limit = max(limit, CLAMP_MIN_REASONING if facts.reasoning else least, least)
     most = own_limit if own_limit is not None else price.max_output_tokens
     return None if most is not None and limit >= most else limit
 

@@ -24,7 +24,7 @@ from proxy.cli_online import probe
 from proxy.cli_output import format_option, print_rows
 from proxy.config import Config, Provider
 from proxy.config_checks import keys
-from proxy.providers.registry import make_dialect
+from proxy.providers.registry import dialect as dialect_of
 
 
 class Finding(NamedTuple):
@@ -150,7 +150,7 @@ def _key_of(provider: Provider) -> str:
 def _routes(config: Config) -> Iterator[Finding]:
     for name in dict.fromkeys(provider.dialect for provider in config.providers.values()):
         users = [key for key, provider in config.providers.items() if provider.dialect == name]
-        for method, path, route in make_dialect(name).routes():
+        for method, path, route in dialect_of(name).routes():
             refused = [
                 user
                 for user in users

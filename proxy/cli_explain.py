@@ -26,7 +26,7 @@ from proxy.config import Config
 from proxy.errors import Refusal
 from proxy.explain import Standing, Verdict, explain, items, needs
 from proxy.providers.base import Dialect, Facts
-from proxy.providers.registry import make_dialect
+from proxy.providers.registry import dialect
 from proxy.scopes import BudgetIndex, Principal
 from proxy.wire import BudgetEntry, KeyEntry
 
@@ -127,8 +127,8 @@ def _asked(
     if name not in config.providers:
         raise Failure(f"no provider is called {name!r}: {', '.join(config.providers)}")
     declared = config.providers[name]
-    dialect = make_dialect(declared.dialect, clamp_field=declared.clamp_field)
-    facts = _facts(dialect, path or _path(declared.dialect, content, model), body)
+    spoken = dialect(declared.dialect, declared.clamp_field)
+    facts = _facts(spoken, path or _path(declared.dialect, content, model), body)
     if not principal.allows_provider(name):
         raise Refusal("provider_not_allowed", f"the key may not call provider {name!r}")
     if not principal.allows_model(facts.model):

@@ -1,4 +1,4 @@
-"""Recorded traffic: `TOLLKEEPER_CORPUS`, else beside the checkout; tests skip where it is absent."""
+"""Recorded traffic: `TOLLKEEPER_CORPUS`, else beside the checkout; absent, its tests skip."""
 
 import gzip
 import json

@@ -14,11 +14,11 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 import uvloop
+
+from db.engine import open_engine
 from db.reports import Filters, calls
 from db.verify import Finding, verify
 from proxy.app import Tollkeeper
-
-from db.engine import open_engine
 from proxy.config import Config
 from proxy.server import Server
 

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from db.verify import verify
-
 from db import reports
 from db.engine import reader
+from db.verify import verify
 from proxy.cli_ledger import opened_unchecked
 from proxy.config import Config
 

@@ -163,9 +163,11 @@ def token_cost(row: dict[str, Any]) -> Decimal:
 @pytest.mark.slow
 def test_usage_and_cost_are_exact_on_recorded_traffic(tmp_path: Path) -> None:
     recordings = records()
-    providers = {
-        record["provider"]: APIS[record["api"]] for record in recordings.values()
-    } | {"openai": "openai", "anthropic": "anthropic", "gemini": "gemini"}
+    providers = {record["provider"]: APIS[record["api"]] for record in recordings.values()} | {
+        "openai": "openai",
+        "anthropic": "anthropic",
+        "gemini": "gemini",
+    }
 
     async def go() -> tuple[dict[str, Any], list[dict[str, Any]]]:
         async with Replay(recordings, SEED) as replay:
@@ -191,10 +193,10 @@ def test_usage_and_cost_are_exact_on_recorded_traffic(tmp_path: Path) -> None:
 
     results, rows = asyncio.run(go())
     report = compare(recordings, results, {row["request_id"]: row for row in rows})
-    print(json.dumps(report, indent=1))
-    assert report["bytes_differ"] == []
-    assert len(report["usage_wrong"]) <= report["usage_checked"] * 0.01
-    assert len(report["cost_wrong"]) <= report["cost_checked"] * 0.01
+    told = json.dumps(report, indent=1)
+    assert report["bytes_differ"] == [], told
+    assert len(report["usage_wrong"]) <= report["usage_checked"] * 0.01, told
+    assert len(report["cost_wrong"]) <= report["cost_checked"] * 0.01, told
 
 
 def compare(

@@ -1,9 +1,9 @@
 """Our own request headers: what they mean, and that mistakes are named."""
 
 import pytest
-from proxy.principal import own_headers
 
 from proxy.errors import Refusal
+from proxy.principal import own_headers
 
 
 def test_everything_at_once() -> None:
