@@ -1,5 +1,7 @@
 """Cutting bytes into pieces, for parsers that must not care."""
 
+from itertools import pairwise
+
 from hypothesis import strategies as st
 
 
@@ -8,7 +10,7 @@ def cut(data: bytes, at: list[int]) -> list[bytes]:
     if not data:
         return []
     edges = sorted({0, len(data), *(offset % len(data) for offset in at)})
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in pairwise(edges)]
 
 
 def offsets(max_size: int = 30) -> st.SearchStrategy[list[int]]:
