@@ -1,4 +1,4 @@
-"""Recorded traffic: `TOLLKEEPER_CORPUS`, else beside the checkout; absent, its tests skip."""
+"""Recorded traffic: `TOLLKEEPER_CORPUS`, else beside the checkout; skipped where absent."""
 
 import gzip
 import json
