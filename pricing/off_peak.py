@@ -60,7 +60,7 @@ def off_peak_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
     kept = {
         key: value
         for key, value in entry.items()
-        if key != "tiered_pricing"
+        if key not in ("tiered_pricing", "off_peak_pricing")
         and not any(
             re.fullmatch(rf"{base}(?:_above_\d+k?_tokens)?(?:_[a-z]+)?", key) for base in prices
         )

@@ -99,8 +99,10 @@ class Price:
         "_bands",
         "_dearest",
         "_factors",
+        "_fast",
         "_off_peak",
         "_off_peak_twin",
+        "_prices",
         "entry",
         "generates",
         "image_tokens_max",
@@ -136,8 +138,9 @@ class Price:
         block = entry.get("off_peak_pricing")
         self._off_peak = parse_off_peak(block) if block else None
         self._off_peak_twin: Self | None = None
+        self._prices = entry  # what rates are compiled from
         self.unpriced = bool(entry.get("unpriced"))
-        self._factors = _factors(entry)
+        self._factors, self._fast = _factors(entry)
         self._bands: dict[tuple[str, str, bool], Bands] = {}
         self._dearest: dict[tuple[tuple[str, ...], bool], tuple[tuple[int, int, int], ...]] = {}
         self.plain = self._compiled("", "", False)
@@ -171,7 +174,6 @@ class Price:
         if self._off_peak_twin is None:
             twin = type(self)(self.provider, self.model, off_peak_entry(self.entry))
             twin.entry = self.entry
-            twin._off_peak = None
             self._off_peak_twin = twin
         return self._off_peak_twin
 
@@ -179,7 +181,7 @@ class Price:
         """The rates that apply to this usage's service tier, region and speed."""
         tier = normal_tier(usage.service_tier) if usage.service_tier else ""
         geo = self._geo(usage.inference_geo.lower()) if usage.inference_geo else ""
-        return self._compiled(tier, geo, usage.speed == "fast" and "fast" in self._factors)
+        return self._compiled(tier, geo, usage.speed == "fast")
 
     def billable_searches(self, usage: Usage) -> int:
         """Web searches billed: each, or one per prompt however many it made."""
@@ -192,7 +194,7 @@ class Price:
         """The dearest (input, output) atto-USD per token that any reply to a request of at most
         this many input tokens can be billed at. `usage` carries the tier and speed requested."""
         tiers = reachable_tiers(self.provider, usage.service_tier)
-        fast = usage.speed == "fast" and "fast" in self._factors
+        fast = usage.speed == "fast"
         steps = self._dearest.get((tiers, fast))
         if steps is None:
             steps = self._dearest[tiers, fast] = self._dearest_steps(tiers, fast)
@@ -209,8 +211,8 @@ class Price:
         # Which region serves a call is not the request's choice alone, and a speed asked for may
         # be denied: the largest multiplier counts.
         factors = {"": _ONE} | self._factors
-        geo = max((name for name in factors if name != "fast"), key=factors.__getitem__)
-        tables = [self._compiled(tier, geo, fast and factors["fast"] > 1) for tier in tiers]
+        geo = max(factors, key=factors.__getitem__)
+        tables = [self._compiled(tier, geo, fast and self._fast > 1) for tier in tiers]
         steps, dear_in, dear_out = [], 0, 0
         for over in sorted({over for bands in tables for over, _ in bands}):
             for bands in tables:
@@ -228,8 +230,8 @@ class Price:
     def _compiled(self, tier: str, geo: str, fast: bool) -> Bands:
         bands = self._bands.get((tier, geo, fast))
         if bands is None:
-            factor = self._factors.get(geo, _ONE) * (self._factors["fast"] if fast else 1)
-            bands = compile_bands(self.provider, self.entry, tier, factor)
+            factor = self._factors.get(geo, _ONE) * (self._fast if fast else 1)
+            bands = compile_bands(self.provider, self._prices, tier, factor)
             self._bands[tier, geo, fast] = bands
         return bands
 
@@ -246,14 +248,16 @@ def _count(entry: Entry, key: str) -> int | None:
     return value or None
 
 
-def _factors(entry: Entry) -> dict[str, Fraction]:
+def _factors(entry: Entry) -> tuple[dict[str, Fraction], Fraction]:
     """Multipliers of every token price: by region ("us", "eu"; "*" is any other region named), and
-    for `speed: fast`."""
+    of `speed: fast`."""
     multipliers = dict(entry.get("provider_specific_entry") or {})
     for name, key in _UPLIFTS.items():
         if key in entry:
             multipliers[name] = entry[key]
-    return {name: Fraction(decimal_of(multipliers, name) or 0) for name in multipliers}
+    factors = {name: Fraction(decimal_of(multipliers, name) or 0) for name in multipliers}
+    fast = factors.pop("fast", _ONE)
+    return factors, fast
 
 
 _UPLIFTS = {

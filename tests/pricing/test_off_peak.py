@@ -3,6 +3,7 @@ from datetime import UTC, datetime
 import pytest
 
 from pricing.off_peak import off_peak_entry, parse_off_peak
+from pricing.usage import Usage
 from tests.factories import a_price
 
 DEEPSEEK = {
@@ -63,9 +64,7 @@ def test_off_peak_prices_replace_those_of_every_size_and_tier() -> None:
         "tiered_pricing": [],
         "off_peak_pricing": {"input_cost_per_token": "1", "hours_utc": "00:00-00:00"},
     }
-    off = off_peak_entry(entry)
-    del off["off_peak_pricing"]
-    assert off == {
+    assert off_peak_entry(entry) == {
         "input_cost_per_token": "1",
         "input_cost_per_audio_token": "9",
         "output_cost_per_token": "4",
@@ -73,11 +72,17 @@ def test_off_peak_prices_replace_those_of_every_size_and_tier() -> None:
 
 
 def test_a_price_at_a_time() -> None:
-    price = a_price(off_peak_pricing=DEEPSEEK)
+    price = a_price(
+        off_peak_pricing=DEEPSEEK,
+        input_cost_per_token_flex="0.0000005",
+        provider_specific_entry={"us": "1.1"},
+    )
     saturday, monday = 1_795_262_400, 1_795_262_400 + 42 * 3_600
     off = price.at(saturday)
     assert off.plain[0][1].input == 150_000_000_000
     assert off.plain[0][1].output == price.plain[0][1].output
+    assert off.bands(Usage(service_tier="flex"))[0][1].input == 150_000_000_000
+    assert off.bands(Usage(inference_geo="us"))[0][1].input == 165_000_000_000
     assert off.entry == price.entry  # so that a row can be priced again from its entry and time
     assert price.at(saturday) is off
     assert price.at(monday) is price

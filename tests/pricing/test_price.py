@@ -65,6 +65,8 @@ def test_regions_and_speed_multiply() -> None:
     assert input_rate(price, speed="fast") == 2 * MICRO
     assert input_rate(price, speed="fast", inference_geo="us") == 2_200_000_000_000
     assert input_rate(price, speed="standard") == MICRO
+    assert input_rate(price, inference_geo="fast") == MICRO
+    assert input_rate(a_price(), speed="fast") == MICRO
 
 
 def test_uplifts_of_regional_hosts_and_locations() -> None:
