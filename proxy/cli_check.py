@@ -9,7 +9,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import click
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 
 from db import catalog, schema
 from db.engine import reader
@@ -24,7 +24,8 @@ from proxy.cli_online import probe
 from proxy.cli_output import format_option, print_rows
 from proxy.config import Config, Provider
 from proxy.config_checks import keys
-from proxy.providers.registry import dialect as dialect_of
+from proxy.providers.base import Route
+from proxy.providers.registry import dialect
 
 
 class Finding(NamedTuple):
@@ -38,9 +39,10 @@ class Finding(NamedTuple):
 
 @click.command()
 @click.option("--online", is_flag=True, help="Call each provider once, free of charge.")
+@click.option("--routes", is_flag=True, help="Every route by its path, not just by its name.")
 @format_option
 @pass_invocation
-def command(invocation: Invocation, online: bool, output: str) -> None:
+def command(invocation: Invocation, online: bool, routes: bool, output: str) -> None:
     """Read the configuration and say what it means: providers, routes and their meters.
 
     Opens ledger and journal read-only. Exit code 1 if something would not work.
@@ -57,7 +59,7 @@ def command(invocation: Invocation, online: bool, output: str) -> None:
     findings += [_provider(name, provider) for name, provider in config.providers.items()]
     if online:
         findings += [Finding("online", *result) for result in asyncio.run(probe(config.providers))]
-    findings += _routes(config)
+    findings += _routes_by_path(config) if routes else _routes(config)
     columns = Finding._fields
     print_rows((finding._asdict() for finding in findings), columns, output)
     if any(finding.status == "fail" for finding in findings):
@@ -79,14 +81,25 @@ def _counts(config: Config) -> str:
 def _ledger(config: Config) -> tuple[int, Finding]:
     """(keys stored, what was found)."""
     url = make_url(config.database.url)
-    name = url.render_as_string(hide_password=True)
+    name = _shown(url)
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
         return 0, Finding("ledger", name, "note", "not there yet: serve makes it")
     try:
         stored = asyncio.run(_count_keys(config))
     except DatabaseError as exc:
         return 0, Finding("ledger", name, "fail", str(exc))
-    return stored, Finding("ledger", name, "ok", f"schema {schema.HEAD}, {stored} keys in use")
+    return stored, Finding("ledger", name, "ok", f"schema {schema.HEAD}, keys in use: {stored}")
+
+
+def _shown(url: URL) -> str:
+    if url.get_backend_name() == "sqlite" and url.database:
+        return _short(url.database)
+    return url.render_as_string(hide_password=True)
+
+
+def _short(path: str) -> str:
+    """As seen from here, if that is shorter."""
+    return min(os.path.relpath(path), path, key=len)
 
 
 async def _count_keys(config: Config) -> int:
@@ -95,7 +108,7 @@ async def _count_keys(config: Config) -> int:
 
 
 def _journal(directory: Path) -> Finding:
-    name = str(directory)
+    name = _short(str(directory))
     try:
         if not directory.exists():
             return Finding("journal", name, "note", "not there yet: serve makes it")
@@ -105,7 +118,7 @@ def _journal(directory: Path) -> Finding:
         count = len(list_journals(directory))
     except (OSError, JournalError) as exc:
         return Finding("journal", name, "fail", str(exc))
-    return Finding("journal", name, "ok", f"{count} journals, {_free_space(directory)} free")
+    return Finding("journal", name, "ok", f"journals: {count}, {_free_space(directory)} free")
 
 
 def _free_space(directory: Path) -> str:
@@ -148,13 +161,23 @@ def _key_of(provider: Provider) -> str:
 
 
 def _routes(config: Config) -> Iterator[Finding]:
-    for name in dict.fromkeys(provider.dialect for provider in config.providers.values()):
-        users = [key for key, provider in config.providers.items() if provider.dialect == name]
-        for method, path, route in dialect_of(name).routes():
-            refused = [
-                user
-                for user in users
-                if route.kind == "unmetered" and not config.providers[user].allow_unmetered
-            ]
-            meter = f"{route.kind} ({route.name})" + (", refused with 403" if refused else "")
-            yield Finding("route", f"{', '.join(users)}: {method} {path}", "ok", meter)
+    """What becomes of each provider's routes, by name."""
+    for name, provider in config.providers.items():
+        by_meter: dict[str, dict[str, None]] = {}
+        for _, _, route in dialect(provider.dialect).routes():
+            by_meter.setdefault(_meter(provider, route), {})[route.name] = None
+        for meter, routes in by_meter.items():
+            yield Finding("routes", f"{name}: {meter}", "ok", ", ".join(routes))
+
+
+def _routes_by_path(config: Config) -> Iterator[Finding]:
+    for name, provider in config.providers.items():
+        for method, path, route in dialect(provider.dialect).routes():
+            where = f"{method} /{name}{path}"
+            yield Finding("route", where, "ok", f"{_meter(provider, route)} ({route.name})")
+
+
+def _meter(provider: Provider, route: Route) -> str:
+    if route.kind != "unmetered":
+        return route.kind
+    return "let through unmetered" if provider.allow_unmetered else "refused, 403"

@@ -25,8 +25,8 @@ from proxy.cli_output import Row, format_option, print_rows
 from proxy.config import Config
 from proxy.errors import Refusal
 from proxy.explain import Standing, Verdict, explain, items, needs
+from proxy.providers import registry
 from proxy.providers.base import Dialect, Facts
-from proxy.providers.registry import dialect
 from proxy.scopes import BudgetIndex, Principal
 from proxy.wire import BudgetEntry, KeyEntry
 
@@ -127,8 +127,8 @@ def _asked(
     if name not in config.providers:
         raise Failure(f"no provider is called {name!r}: {', '.join(config.providers)}")
     declared = config.providers[name]
-    spoken = dialect(declared.dialect, declared.clamp_field)
-    facts = _facts(spoken, path or _path(declared.dialect, content, model), body)
+    dialect = registry.dialect(declared.dialect, declared.clamp_field)
+    facts = _facts(dialect, path or _path(declared.dialect, content, model), body)
     if not principal.allows_provider(name):
         raise Refusal("provider_not_allowed", f"the key may not call provider {name!r}")
     if not principal.allows_model(facts.model):

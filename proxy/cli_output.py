@@ -17,6 +17,9 @@ Row = Mapping[str, Any]
 # What a spreadsheet would take for a formula; plain negative numbers are none.
 _FORMULA = re.compile(r"[=+\-@\t\r]")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?\Z")
+_STYLES = {"ok": "green", "passes": "green", "note": "yellow", "waits": "yellow"} | dict.fromkeys(
+    ("fail", "refused", "lost"), "bold red"
+)
 _PIPE_COLUMNS = 200
 _TABLE_ROWS_MAX = 10_000
 
@@ -98,11 +101,16 @@ def _print_table(rows: Iterable[Row], columns: Sequence[str], title: str, empty:
             overflow="fold",
         )
     for row in chain([first], islice(iterator, _TABLE_ROWS_MAX - 1)):
-        table.add_row(*(Text(plain(row.get(name))) for name in columns))
+        cells = ((name, plain(row.get(name))) for name in columns)
+        table.add_row(*(Text(cell, _style(name, cell)) for name, cell in cells))
     console().print(table)
     if next(iterator, None) is not None:
         shown = f"only the first {_TABLE_ROWS_MAX} rows are shown; --format csv has them all"
         click.echo(shown, err=True)
+
+
+def _style(column: str, cell: str) -> str:
+    return _STYLES.get(cell.partition(",")[0], "") if column in ("status", "verdict") else ""
 
 
 def _box() -> Any:

@@ -1,0 +1,180 @@
+"""Budgets as the ledger has them; CONFIG gives team/acme/search 0.05 USD in all."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.proxy.cli_runner import Tollkeeper
+from tests.proxy.ledger_rows import lease, writing
+
+CHAT = {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "hi"}]}
+TEAM = "team/acme/search|usd"
+
+
+@pytest.fixture
+def tollkeeper(tmp_path: Path) -> Tollkeeper:
+    made = Tollkeeper(tmp_path)
+    made.ok("keys", "create", "--name", "dev", "--team", "acme/search")
+    return made
+
+
+def rows(tollkeeper: Tollkeeper, *arguments: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(tollkeeper.ok(*arguments, "--format", "json"))
+    return found
+
+
+def explained(
+    tollkeeper: Tollkeeper, request: object, *options: str, exit_code: int = 0
+) -> dict[str, dict[str, Any]]:
+    result = tollkeeper.run(
+        *("budgets", "explain", "--key", "search-prod", "--request", "-", "--format", "json"),
+        *options,
+        stdin=json.dumps(request),
+    )
+    assert result.exit_code == exit_code, result.output
+    return {row["name"]: row for row in json.loads(result.stdout)}
+
+
+def verdict(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    (call,) = [row for row in found.values() if row["what"] == "call"]
+    return call
+
+
+def spend(tollkeeper: Tollkeeper, nano: int, *, granted: int, state: str = "open") -> int:
+    with writing(tollkeeper.directory) as connection:
+        return lease(connection, TEAM, granted=granted, spent=nano, state=state)
+
+
+def test_list(tollkeeper: Tollkeeper) -> None:
+    spend(tollkeeper, 10_000_000, granted=30_000_000)
+    by_scope = {row["scope"]: row for row in rows(tollkeeper, "budgets", "list")}
+    team = by_scope["team/acme/search"]
+    figures = {name: team[name] for name in ("limit", "spent", "leased", "remaining", "resets_at")}
+    assert figures == {
+        "limit": "0.05",
+        "spent": "0.01",
+        "leased": "0.02",
+        "remaining": "0.04",
+        "resets_at": "",
+    }
+    assert by_scope["user/acme/ann"]["limit"] == 100_000
+    assert by_scope["organization/acme"]["resets_at"].endswith("-01T00:00Z")
+
+
+def test_passes_with_the_hold_itemised(tollkeeper: Tollkeeper) -> None:
+    found = explained(tollkeeper, CHAT | {"max_completion_tokens": 100})
+    assert verdict(found)["verdict"] == "passes"
+    body = len(json.dumps(CHAT | {"max_completion_tokens": 100}))
+    assert f"{body + 2048:,} input tokens" in found
+    assert "100 output tokens" in found
+    budgets = [row for row in found.values() if row["what"] == "budget"]
+    assert [row["verdict"] for row in budgets] == ["passes"] * 4
+    assert found["user/acme/ann per total in tokens"]["needs"] == body + 2048 + 100
+
+
+def test_clamped(tollkeeper: Tollkeeper) -> None:
+    found = explained(tollkeeper, CHAT)
+    assert verdict(found)["clamped_to"] == 4096
+    assert "4,096 output tokens" in found
+
+
+def test_refused_names_the_budget(tollkeeper: Tollkeeper) -> None:
+    spend(tollkeeper, 49_000_000, granted=49_000_000)
+    found = explained(tollkeeper, CHAT | {"max_completion_tokens": 1000}, exit_code=1)
+    assert verdict(found)["blocked_by"] == "team/acme/search"
+    assert verdict(found)["verdict"] == "refused"
+    assert found["team/acme/search per total in usd"]["verdict"] == "refused"
+
+
+def test_what_an_open_lease_has_left_is_usable(tollkeeper: Tollkeeper) -> None:
+    spend(tollkeeper, 1_000_000, granted=50_000_000)
+    found = explained(tollkeeper, CHAT | {"max_completion_tokens": 1000})
+    assert verdict(found)["verdict"] == "passes"
+
+
+def test_what_a_lost_host_has_makes_calls_wait(tollkeeper: Tollkeeper) -> None:
+    spend(tollkeeper, 1_000_000, granted=50_000_000, state="lost")
+    found = explained(tollkeeper, CHAT | {"max_completion_tokens": 1000})
+    assert verdict(found)["verdict"] == "waits"
+    assert verdict(found)["blocked_by"] == "team/acme/search"
+
+
+def test_a_cap_per_call_refuses(tollkeeper: Tollkeeper) -> None:
+    request = {"model": "o1-pro", "input": "hi", "max_output_tokens": 5000}
+    found = explained(tollkeeper, request, exit_code=1)
+    assert verdict(found)["blocked_by"] == "key/search-prod"
+
+
+@pytest.mark.parametrize(
+    ("request_", "options", "name"),
+    [
+        ({"model": "claude-haiku-4-5", "max_tokens": 9, "messages": []}, [], "anthropic"),
+        ({"contents": [{"parts": [{"text": "x"}]}]}, ["--model", "gemini-2.5-flash"], "gemini"),
+        ({"model": "gpt-5-mini", "input": "x", "max_output_tokens": 9}, [], "openai"),
+        ({"model": "text-embedding-3-small", "input": "x"}, [], "openai"),
+    ],
+)
+def test_provider_and_path_are_found(
+    tollkeeper: Tollkeeper, request_: dict[str, object], options: list[str], name: str
+) -> None:
+    found = explained(tollkeeper, request_, *options)
+    assert any(key.startswith(f"{name}/") for key in found)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "exit_code", "message"),
+    [
+        (["--key", "nobody"], "{}", 2, "no key is named 'nobody'"),
+        (["--key", "dev"], "{", 2, "the request is not JSON"),
+        (["--key", "dev"], "[]", 2, "not a JSON object"),
+        (["--key", "dev"], "{}", 2, "names no model"),
+        (["--key", "dev"], '{"model": "nope"}', 2, "no provider prices 'nope'"),
+        (["--key", "dev", "--provider", "x"], '{"model": "o3"}', 2, "no provider is called 'x'"),
+        (["--key", "dev", "--path", "/v1/files"], '{"model": "o3"}', 2, "is unmetered"),
+        (
+            ["--key", "dev", "--provider", "openai"],
+            '{"model": "nope", "input": "x"}',
+            1,
+            "not_priced",
+        ),
+        (["--key", "dev"], '{"model": "o3", "messages": "x"}', 1, "bad_request"),
+    ],
+)
+def test_explain_refuses(
+    tollkeeper: Tollkeeper, arguments: list[str], stdin: str, exit_code: int, message: str
+) -> None:
+    result = tollkeeper.run("budgets", "explain", "--request", "-", *arguments, stdin=stdin)
+    assert (result.exit_code, result.stdout) == (exit_code, "")
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_revoked_key_is_refused(tollkeeper: Tollkeeper) -> None:
+    tollkeeper.ok("keys", "revoke", "dev")
+    result = tollkeeper.run("budgets", "explain", "--request", "-", "--key", "dev", stdin="{}")
+    assert result.exit_code == 1
+    assert "key_revoked" in result.stderr
+
+
+def test_leases_and_their_release(tollkeeper: Tollkeeper) -> None:
+    epoch = spend(tollkeeper, 1_000_000, granted=50_000_000, state="lost")
+    (row,) = rows(tollkeeper, "budgets", "leases")
+    assert (row["epoch"], row["state"], row["granted"]) == (epoch, "lost", "0.05")
+    tollkeeper.ok("budgets", "release-lease", str(epoch), "--yes")
+    assert rows(tollkeeper, "budgets", "leases") == []
+    team = next(r for r in rows(tollkeeper, "budgets", "list") if r["scope"] == "team/acme/search")
+    assert (team["spent"], team["leased"]) == ("0.001", "0")
+
+
+def test_the_lease_of_a_running_control_is_not_released(tollkeeper: Tollkeeper) -> None:
+    epoch = spend(tollkeeper, 1_000_000, granted=50_000_000)
+    result = tollkeeper.run("budgets", "release-lease", str(epoch), "--yes")
+    assert result.exit_code == 2
+    assert "its control is running" in result.stderr
+    assert len(rows(tollkeeper, "budgets", "leases")) == 1
+
+
+def test_an_unknown_epoch(tollkeeper: Tollkeeper) -> None:
+    assert tollkeeper.run("budgets", "release-lease", "99", "--yes").exit_code == 2
