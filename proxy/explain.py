@@ -55,10 +55,8 @@ def explain(facts: Facts, price: Price, standings: Sequence[Standing], *, free: 
     if clamped_to is not None:
         facts.size.output_limit = clamped_to
         bound = find_ceiling(facts, price, entries, free=free)
-    for standing in standings:
-        if needs(standing.entry, bound) > standing.limit - (
-            0 if standing.capped else standing.spent
-        ):
+    for standing in sorted(standings, key=lambda standing: not standing.capped):
+        if needs(standing.entry, bound) > standing.limit - standing.spent:
             return Verdict("refused", standing, clamped_to, bound)
     for standing in standings:
         if not standing.capped and needs(standing.entry, bound) > standing.free:
