@@ -9,11 +9,6 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, insert, select
 
 from db.journal_records import Amounts, Hold, Settle
-from db.models import ApiKey, Base, Organization, Team, UsageCost
-from pricing.price import Price
-from pricing.table import PriceTable, write_table
-from pricing.money import NANO_PER_USD
-from proxy.wire import BudgetEntry, KeyEntry
 from db.ledger_rows import COLUMNS, ROLLUP_COLUMNS, rollups
 from db.models import (
     ApiKey,
@@ -26,6 +21,10 @@ from db.models import (
     Team,
     UsageCost,
 )
+from pricing.money import NANO_PER_USD
+from pricing.price import Price
+from pricing.table import PriceTable, write_table
+from proxy.wire import BudgetEntry, KeyEntry
 
 _numbers = itertools.count(1)
 
@@ -172,6 +171,8 @@ def a_row(key: KeyIds, **values: Any) -> dict[str, Any]:
 
 def insert_rows(connection: Connection, *rows: dict[str, Any]) -> None:
     connection.execute(insert(UsageCost), list(rows))
+
+
 def a_price(provider: str = "openai", model: str = "model-1", **entry: object) -> Price:
     """1 and 10 USD per million tokens, a window of 100,000 and an output of 8,000 tokens."""
     return Price.compile(provider, model, an_entry(**entry))
@@ -205,6 +206,8 @@ def a_table(
         effective_from=effective_from,
     )
     return PriceTable.open(info.path)
+
+
 def a_key(**fields: object) -> KeyEntry:
     values: dict[str, object] = {
         "id": 7,
@@ -239,7 +242,7 @@ def roll_up(connection: Connection, *rows: dict[str, Any], host_id: str = "host"
             connection.execute(insert(table), dict(zip(ROLLUP_COLUMNS, shard, strict=True)))
 
 
-def a_price(
+def a_stored_price(
     connection: Connection, version: str = "2026-01-01", model: str = "openai/gpt-5"
 ) -> int:
     """A stored price entry: 0.25 USD per million tokens in, 1.50 out. Returns its id."""

@@ -16,9 +16,9 @@ from db.reports import CALL_FIELDS, GROUP_FIELDS, Filters, budget_status, calls,
 from tests.factories import (
     NOW_MS,
     a_lease,
-    a_price,
     a_row,
     a_stored_key,
+    a_stored_price,
     a_stored_team,
     insert_rows,
     roll_up,
@@ -71,7 +71,7 @@ async def test_a_call_has_the_fields_of_the_contract(write, connection):
     )  # fmt: skip
     row = a_row(
         key, at_ms=NOW_MS + 7, project_id=project_id, user_id=user_id, tags={"env": "ci"},
-        price_id=await write(a_price), cache_read_tokens=3, cost_nano=1_234_567_891_000,
+        price_id=await write(a_stored_price), cache_read_tokens=3, cost_nano=1_234_567_891_000,
         cost_items=[["input", 3, 10**9 + 5]],
     )  # fmt: skip
     await write(insert_rows, row)
@@ -173,7 +173,7 @@ async def test_filters(write, connection, where, count):
     await write(
         insert_rows,
         a_row(key_a, model="gpt-6", user_id=zoe, tags={"env": "ci"}),
-        a_row(key_a, ending="lost", price_id=await write(a_price)),
+        a_row(key_a, ending="lost", price_id=await write(a_stored_price)),
         a_row(key_b, route="responses"),
     )
     assert len(await listed(connection, where=where)) == count
