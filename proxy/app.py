@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from proxy.channel import LocalChannel
@@ -23,8 +24,9 @@ class Tollkeeper:
     application, whose lifespan must then call `start` and `stop`.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, now_s: Callable[[], float] = time.time) -> None:
         self.config = config
+        self._now_s = now_s
         self.control = Control(config, SYSTEM_CLOCK)
         self.gateway: Gateway | None = None
         self._worker: Worker | None = None
@@ -34,7 +36,7 @@ class Tollkeeper:
         """Open the ledger, then serve. Raises JournalError, DatabaseError, PricingError."""
         await self.control.start()
         ours, theirs = LocalChannel.pair()
-        self._worker = Worker(ours)
+        self._worker = Worker(ours, now_s=self._now_s)
         self.control.connect(theirs)
         self.gateway = await self._worker.start()
         self._ending = asyncio.create_task(self._end(self._worker))

@@ -171,6 +171,7 @@ class Gateway:
                 price=call.price,
                 reading=call.meter.reading() if call.meter is not None else None,
                 find_price=lambda *models: prices.find(provider, *models),
+                at_s=call.at_ms / 1000,
             )
         except Exception as exc:  # metering must not break a reply: charge the hold, flagged
             self._telemetry.problem("metering failed", call.request_id, exc)

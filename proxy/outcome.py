@@ -35,11 +35,12 @@ def outcome(
     price: Price,
     reading: Reading | None,
     find_price: Callable[..., Price | None],
+    at_s: float,
 ) -> Outcome:
     """Decide usage, its source and the cost.
 
     `reading` is None when no byte of an answer came; `find_price` looks a model up under the
-    call's provider. An estimate is cut to the ceiling's usage, so it never exceeds the hold.
+    call's provider; `at_s` is the time of the call. An estimate is cut to the ceiling's usage, so it never exceeds the hold.
     """
     usage: Usage | None = None
     source = "none"
@@ -56,7 +57,7 @@ def outcome(
         usage = cut_to(usage, ceiling.usage)
     if reading is not None and reading.model:
         price = find_price(reading.model, facts.model) or price
-    return Outcome(ending, usage, source, cost(usage, price, find_price), price, reading)
+    return Outcome(ending, usage, source, cost(usage, price, find_price, at_s=at_s), price, reading)
 
 
 def at_the_hold(ending: str, ceiling: Ceiling, price: Price) -> Outcome:

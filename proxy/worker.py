@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import uvloop
@@ -40,8 +41,9 @@ from proxy.wire import (
 class Worker:
     """One life of a worker, over any channel: a process of its own, or inside another program."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, *, now_s: Callable[[], float] = time.time) -> None:
         self._channel = channel
+        self._now_s = now_s
         self._welcome: asyncio.Future[Welcome] = asyncio.get_running_loop().create_future()
         self._snapshot = asyncio.Event()
         self._over = asyncio.Event()
@@ -78,7 +80,7 @@ class Worker:
         self._budgets = Budgets(
             self._channel.send,
             self._journal,
-            now_s=time.time,
+            now_s=self._now_s,
             monotonic=loop.time,
             call_later=loop.call_later,
         )
@@ -87,6 +89,7 @@ class Worker:
             budgets=self._budgets,
             telemetry=self._telemetry,
             on_broken_journal=self.begin_drain,
+            now_s=self._now_s,
         )
         self._channel.send(Hello(self._journal.journal_id, os.getpid()))
         await self._snapshot.wait()

@@ -6,7 +6,8 @@ It runs in a thread of its own, so that tests may use synchronous SDKs, block, o
 import asyncio
 import socket
 import threading
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -68,8 +69,9 @@ def a_config(directory: Path, base_url: str, **changes: Any) -> Config:
 class Running:
     """A running Tollkeeper. `url` is its data port; `rows()` drains the journal first."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, now_s: Callable[[], float] = time.time) -> None:
         self.config = config
+        self._now_s = now_s
         self.url = ""
         self.app: Tollkeeper
         self._loop = uvloop.new_event_loop()
@@ -94,7 +96,7 @@ class Running:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout_s)
 
     async def _start(self) -> None:
-        self.app = Tollkeeper(self.config)
+        self.app = Tollkeeper(self.config, now_s=self._now_s)
         await self.app.start()
         listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
