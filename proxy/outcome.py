@@ -40,7 +40,8 @@ def outcome(
     """Decide usage, its source and the cost.
 
     `reading` is None when no byte of an answer came; `find_price` looks a model up under the
-    call's provider; `at_s` is the time of the call. An estimate is cut to the ceiling's usage, so it never exceeds the hold.
+    call's provider; `at_s` is the time of the call. An estimate is cut to the ceiling's usage and
+    priced as the ceiling was, so it never exceeds the hold.
     """
     usage: Usage | None = None
     source = "none"
@@ -55,7 +56,7 @@ def outcome(
         return Outcome(ending, None, source, NOTHING, price, reading)
     if source == "estimated":
         usage = cut_to(usage, ceiling.usage)
-    if reading is not None and reading.model:
+    elif reading is not None and reading.model:
         price = find_price(reading.model, facts.model) or price
     return Outcome(ending, usage, source, cost(usage, price, find_price, at_s=at_s), price, reading)
 

@@ -9,8 +9,6 @@ from db.journal_records import (
     FLAG_UNPRICED,
     Settle,
 )
-from pricing.calculator import Cost
-from pricing.money import ATTO_PER_NANO
 from proxy.call import Call
 from proxy.holds import HeldCall
 from proxy.outcome import Outcome
@@ -31,8 +29,6 @@ def settlement(call: Call, done: Outcome) -> Settle:
     """The journal record of an outcome; charges follow the units of the held budgets."""
     held = call.held
     assert held is not None
-    if done.usage_source == "estimated" and done.cost.nano > held.ceiling_nano:
-        done.cost = Cost(held.ceiling_nano, [("hold", 1, held.ceiling_nano * ATTO_PER_NANO)])
     done.flags = _flags(call, held, done)
     reading = done.reading
     return Settle(
