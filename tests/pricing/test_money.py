@@ -1,4 +1,4 @@
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 
 import pytest
 from hypothesis import given
@@ -10,6 +10,7 @@ from pricing.money import (
     nano_ceil_from_atto,
     nano_from_atto,
     nano_from_usd,
+    usd_from_atto,
     usd_from_nano,
 )
 
@@ -57,3 +58,8 @@ def test_usd_text_is_exact_and_plain(nano: int) -> None:
 
 def test_usd_text() -> None:
     assert [usd_from_nano(n) for n in (1500, 0, -2_000_000_000)] == ["0.0000015", "0", "-2"]
+
+
+@given(AMOUNTS)
+def test_usd_text_of_atto_is_exact(atto: int) -> None:
+    assert Decimal(usd_from_atto(atto)).scaleb(18, Context(prec=40)) == atto

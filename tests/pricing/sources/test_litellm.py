@@ -154,6 +154,11 @@ def test_what_is_no_map_is_refused(tmp_path: Path, content: str, reason: str) ->
         load(map_file(tmp_path, content))
 
 
+def test_a_price_read_as_a_float_is_refused() -> None:
+    with pytest.raises(TypeError, match="its exact price is lost"):
+        convert({"m": NAMED | {"input_cost_per_token": 1e-07}})
+
+
 def test_maps_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SourceError, match="No such file"):
         load(tmp_path)
