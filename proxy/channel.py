@@ -1,10 +1,11 @@
-"""What carries messages between the planes: a Unix socket, or two ends in one process.
+"""What carries messages between the planes: a socket pair, or two ends in one process.
 
 Frames are a 4-byte little-endian length and a msgpack message. Both kinds of channel deliver on
 the event loop, in order, and never from inside `send`.
 """
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Callable
 
@@ -160,14 +161,9 @@ class SocketChannel(asyncio.Protocol, Channel):
         self._transport.abort()
 
 
-async def connect(path: str) -> SocketChannel:
-    """The worker's end. Raises OSError if control is not listening there."""
+async def connect(sock: socket.socket) -> SocketChannel:
+    """A channel over one end of a connected socket pair."""
+    sock.setblocking(False)
     loop = asyncio.get_running_loop()
-    _, channel = await loop.create_unix_connection(SocketChannel, path)
+    _, channel = await loop.create_unix_connection(SocketChannel, sock=sock)
     return channel
-
-
-async def listen(path: str, on_connect: Callable[[SocketChannel], None]) -> asyncio.Server:
-    """Control's end. The path must be free, in a directory that only its own user can enter."""
-    loop = asyncio.get_running_loop()
-    return await loop.create_unix_server(lambda: SocketChannel(on_connect), path)

@@ -32,9 +32,9 @@ def command(invocation: Invocation) -> None:
     _check_keys(config)
     if path is None:
         introduce(config, state_dir(os.environ))
-    from proxy.app import serve  # noqa: PLC0415 - not before it is known to be of use
+    from proxy.serve import serve  # noqa: PLC0415 - not before it is known to be of use
 
-    serve(path)
+    sys.exit(serve(path))
 
 
 def _check_keys(config: Config) -> None:

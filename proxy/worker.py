@@ -187,10 +187,10 @@ class Worker:
         self._channel.close()
 
 
-async def run(socket_path: str, listener: socket.socket) -> None:
+async def run(control: socket.socket, listener: socket.socket) -> None:
     """The life of a worker process."""
     try:
-        worker = Worker(await connect(socket_path))
+        worker = Worker(await connect(control))
         gateway = await worker.start()
     except ConnectionError:
         return  # control stopped while we were starting
@@ -209,14 +209,14 @@ async def run(socket_path: str, listener: socket.socket) -> None:
 
 
 def main() -> None:
-    """`python -m proxy.worker`: started by control, which passes the listening socket."""
+    """`python -m proxy.worker`: started by control, which passes both sockets."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--socket", required=True, help="control's Unix socket")
-    parser.add_argument("--fd", type=int, required=True, help="the listening socket, inherited")
+    parser.add_argument("--listen-fd", type=int, required=True, help="shared by all workers")
+    parser.add_argument("--control-fd", type=int, required=True, help="a connection to control")
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; control decides
-    listener = socket.socket(fileno=options.fd)
-    uvloop.run(run(options.socket, listener))
+    listener = socket.socket(fileno=options.listen_fd)
+    uvloop.run(run(socket.socket(fileno=options.control_fd), listener))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,126 @@
+"""Keeps the workers of this host running.
+
+A worker is a process with two inherited sockets: the listening one, shared by all, and its end
+of a socket pair to control. One that dies is replaced; its journal is finished by control once
+its lock is free. Whether a worker is dead its lock says, never its pid.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from proxy.channel import connect
+from proxy.wire import Channel
+
+log = logging.getLogger(__name__)
+
+RESPAWN_S_MIN = 0.1
+RESPAWN_S_MAX = 5.0
+HEALTHY_S = 30.0  # a life this long makes the next death the first one again
+KILL_S = 10.0
+
+
+class WorkerProcess(NamedTuple):
+    process: subprocess.Popen[bytes]
+    channel: socket.socket  # control's end
+    born: float
+
+
+def spawn(listener: socket.socket) -> WorkerProcess:
+    """Start a worker. It waits for its welcome, so it may start before control is ready."""
+    ours, theirs = socket.socketpair()
+    root = str(Path(__file__).resolve().parents[2])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    with theirs:
+        process = subprocess.Popen(  # noqa: S603 - our own module
+            [
+                *(sys.executable, "-m", "proxy.worker"),
+                *("--listen-fd", str(listener.fileno()), "--control-fd", str(theirs.fileno())),
+            ],
+            pass_fds=(listener.fileno(), theirs.fileno()),
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        )
+    return WorkerProcess(process, ours, time.monotonic())
+
+
+class Supervisor:
+    """`start` with processes spawned before, `stop` after control has drained them."""
+
+    def __init__(self, connect: Callable[[Channel], None], listener: socket.socket) -> None:
+        self._connect = connect
+        self._listener = listener
+        self._workers: dict[int, WorkerProcess] = {}  # by pidfd
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._early_deaths = 0
+        self._stopping = False
+        self._all_gone = asyncio.Event()
+        self._all_gone.set()
+
+    @property
+    def pids(self) -> list[int]:
+        return [worker.process.pid for worker in self._workers.values()]
+
+    async def start(self, workers: list[WorkerProcess]) -> None:
+        for worker in workers:
+            await self._watch(worker)
+
+    async def _watch(self, worker: WorkerProcess) -> None:
+        loop = asyncio.get_running_loop()
+        pidfd = os.pidfd_open(worker.process.pid)
+        self._workers[pidfd] = worker
+        self._all_gone.clear()
+        loop.add_reader(pidfd, self._exited, pidfd)
+        self._connect(await connect(worker.channel))
+
+    def _exited(self, pidfd: int) -> None:
+        asyncio.get_running_loop().remove_reader(pidfd)
+        os.close(pidfd)
+        worker = self._workers.pop(pidfd)
+        code = worker.process.wait()
+        if not self._workers:
+            self._all_gone.set()
+        if self._stopping:
+            return
+        log.error("worker %d ended (%s); starting another", worker.process.pid, _reason(code))
+        if time.monotonic() - worker.born > HEALTHY_S:
+            self._early_deaths = 0
+        delay = min(RESPAWN_S_MIN * 2**self._early_deaths, RESPAWN_S_MAX)
+        self._early_deaths = min(self._early_deaths + 1, 16)
+        task = asyncio.get_running_loop().create_task(self._respawn(delay))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _respawn(self, delay: float) -> None:
+        await asyncio.sleep(delay)
+        if not self._stopping:
+            await self._watch(spawn(self._listener))
+
+    def stopping(self) -> None:
+        """From now on a worker that ends is not replaced."""
+        self._stopping = True
+        self._listener.close()
+
+    async def stop(self) -> None:
+        """Wait for the workers, which control has asked to drain; kill what does not go."""
+        self._stopping = True
+        for task in self._tasks:
+            task.cancel()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._all_gone.wait(), KILL_S)
+        for worker in self._workers.values():
+            log.error("worker %d does not end; killing it", worker.process.pid)
+            worker.process.kill()
+        await self._all_gone.wait()
+
+
+def _reason(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"

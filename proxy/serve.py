@@ -1,0 +1,145 @@
+"""`tollkeeper serve`: control in this process, the workers in processes of their own."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from proxy import __version__
+from proxy.config import Config, ConfigError
+from proxy.config_loader import load
+from proxy.control.supervisor import Supervisor, WorkerProcess, spawn
+from proxy.serve_log import configure_logging
+
+if TYPE_CHECKING:
+    from proxy.control.control import Control
+
+log = logging.getLogger("tollkeeper")
+
+BACKLOG = 2048
+
+
+def serve(path: Path | None) -> int:
+    """Run until SIGTERM or Ctrl-C; the exit code. Raises ConfigError, JournalError, DatabaseError
+    and PricingError where it cannot start."""
+    config = load(path, os.environ)
+    configure_logging(config.log.level)
+    server, admin = config.server, config.admin
+    with (
+        listen(server.host, server.port, "server") as listener,
+        listen(admin.host, admin.port, "admin") as admin_listener,
+    ):
+        # Before control's imports: the two take about equally long.
+        workers = [spawn(listener) for _ in range(server.workers)]
+        try:
+            return uvloop.run(run(path, config, listener, admin_listener, workers))
+        finally:
+            for worker in workers:
+                worker.channel.close()  # EOF: whatever still runs drains and exits
+
+
+def listen(host: str, port: int, section: str) -> socket.socket:
+    """A listening socket. Raises ConfigError, naming the key, when it cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as exc:
+        why = "is in use" if exc.errno == 98 else f"cannot be listened on: {exc.strerror}"
+        raise ConfigError([f"{section}.port: {host}:{port} {why}"]) from exc
+
+
+async def run(
+    path: Path | None,
+    config: Config,
+    listener: socket.socket,
+    admin_listener: socket.socket,
+    workers: list[WorkerProcess],
+) -> int:
+    """Start control, serve its port, keep the workers; end in good order."""
+    # These imports take as long as the workers' own start, which goes on meanwhile.
+    from proxy.app import SYSTEM_CLOCK  # noqa: PLC0415
+    from proxy.control.admin import admin_app  # noqa: PLC0415
+    from proxy.control.control import Control  # noqa: PLC0415
+    from proxy.server import Server  # noqa: PLC0415
+
+    began = time.monotonic()
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    control = Control(config, SYSTEM_CLOCK)
+    supervisor = Supervisor(control.connect, listener)
+    await supervisor.start(workers)
+    reloading = asyncio.create_task(_reload_on_sighup(control, path))
+    admin = Server(admin_app(control), keep_alive_s=75, header_bytes_max=64 * 1024)
+    try:
+        await control.start()
+        await admin.start([admin_listener])
+        log.info("ready", extra=_ready(config, control, began))
+        return await _until_stopped(stop, control)
+    finally:
+        reloading.cancel()
+        supervisor.stopping()
+        await control.stop()
+        await supervisor.stop()
+        await admin.stop()
+        log.info("stopped")
+
+
+def _ready(config: Config, control: "Control", began: float) -> dict[str, object]:
+    """What an operator wants to see first."""
+    assert control.snapshot is not None
+    server, admin = config.server, config.admin
+    return {
+        "version": __version__,
+        "data": f"http://{server.host}:{server.port}",
+        "admin": f"http://{admin.host}:{admin.port}",
+        "providers": sorted(config.providers),
+        "keys": len(control.snapshot.keys),
+        "budgets": len(control.snapshot.budgets),
+        "prices": control.snapshot.prices.version,
+        "workers": server.workers,
+        "start_ms": int((time.monotonic() - began) * 1000),
+    }
+
+
+async def _until_stopped(stop: asyncio.Event, control: "Control") -> int:
+    """0 after a signal; 1 when control cannot go on with this epoch."""
+    waiting = [asyncio.ensure_future(event.wait()) for event in (stop, control.fatal)]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for future in waiting:
+        future.cancel()
+    if stop.is_set():
+        log.info("stopping: calls in flight are finished first")
+        return 0
+    log.critical("stopping: start again, with a new epoch")
+    return 1
+
+
+async def _reload_on_sighup(control: "Control", path: Path | None) -> None:
+    asked = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+    while await asked.wait():
+        asked.clear()
+        if control.ready:
+            await _reload(control, path)
+
+
+async def _reload(control: "Control", path: Path | None) -> None:
+    """An invalid file keeps the old configuration, and says so."""
+    try:
+        config = load(path, os.environ)
+        await control.reload(config)
+    except ConfigError as exc:
+        for problem in exc.problems:
+            log.error("not reloaded: %s", problem)
+    except Exception as exc:
+        log.error("not reloaded: %s", exc)
+    else:
+        log.info("reloaded")
