@@ -38,6 +38,7 @@ T = TypeVar("T")
 
 BATCH_BYTES = 256 * 2**10  # of journal, per journal and transaction
 ATTEMPTS = 4
+ROUNDS_MAX = 10**6
 WAIT_INITIAL_S = 0.02
 WAIT_MAX_S = 0.5
 
@@ -71,7 +72,6 @@ class _Journal:
     epoch_id: int
     committed: Position
     lock: Lock | None = None
-    foreign_boot: bool = False  # written before the machine last started
     pending: Batch | None = None
     consumed: dict[Window, int] = field(default_factory=dict)  # of the pending batch
     letters: list[Damage | Settle] = field(default_factory=list)  # to be written before it
@@ -86,16 +86,17 @@ class Writer:
         ledger: Ledger,
         dead_letters: DeadLetters,
         *,
+        boot_id: str,
         always_synced: bool,
-        on_flush: Callable[[Flush], None] = lambda flush: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         batch_bytes: int = BATCH_BYTES,
     ) -> None:
         self.counters = Counters()
+        self.on_flush: Callable[[Flush], None] = lambda flush: None
         self._directory = directory
         self._ledger = ledger
         self._dead_letters = dead_letters
-        self._on_flush = on_flush
+        self._boot_id = boot_id
         self._always_synced = always_synced  # `sync: always`: a power cut takes nothing
         self._sleep = sleep
         self._batch_bytes = batch_bytes
@@ -121,11 +122,10 @@ class Writer:
         """A journal finished in an earlier life: only kept for a while."""
         self._finished.add(journal_id)
 
-    def seal(self, journal_id: bytes, lock: Lock, *, foreign_boot: bool = False) -> None:
+    def seal(self, journal_id: bytes, lock: Lock) -> None:
         """The journal's lock is ours: it cannot grow, and is finished once read to its end."""
         journal = self._journals[journal_id]
         journal.lock = lock
-        journal.foreign_boot = foreign_boot
         journal.reader.sealed = True
 
     @property
@@ -135,12 +135,15 @@ class Writer:
 
     # --- draining
 
-    async def flush(self) -> None:
-        """Commit everything that can be read now, telling `on_flush` of each batch. Raises what
-        the database keeps raising after a few attempts; what was not committed stays pending.
-        Raises DatabaseRestored."""
-        while self._read():
+    async def flush(self, *, rounds: int = ROUNDS_MAX) -> bool:
+        """Commit what can be read now, one batch per journal and round, telling `on_flush` of
+        each. True: there may be more. Raises what the database keeps raising after a few
+        attempts; what was not committed stays pending. Raises DatabaseRestored."""
+        for _ in range(rounds):
+            if not self._read():
+                return False
             await self._commit()
+        return True
 
     async def sync(self) -> None:
         """Put on disk all there is of the journals: before money leaves the host (rule 6)."""
@@ -179,7 +182,6 @@ class Writer:
             # else: still in front of the committed offset, where only holds are collected
         if finish:
             lost += reader.open_holds.values()
-        may_lack = journal.foreign_boot and not reader.closed and not self._always_synced
         journal.pending = Batch(
             journal_id=reader.journal_id,
             epoch_id=journal.epoch_id,
@@ -188,9 +190,15 @@ class Writer:
             settled=settled,
             lost=lost,
             finish=finish,
-            truncated=reader.truncated or (finish and may_lack),
+            truncated=reader.truncated or (finish and self._may_lack_tail(reader)),
         )
         journal.consumed = _consumed(settled, lost)
+
+    def _may_lack_tail(self, reader: JournalReader) -> bool:
+        """A power cut may have taken what was not synced (R7)."""
+        if reader.closed or self._always_synced:
+            return False
+        return reader.identity is None or reader.identity.boot_id != self._boot_id
 
     async def _commit(self) -> None:
         journals = [journal for journal in self._journals.values() if journal.pending]
@@ -258,7 +266,7 @@ class Writer:
         if batch.finish:
             self._forget(batch.journal_id)
             self._finished.add(batch.journal_id)
-        self._on_flush(
+        self.on_flush(
             Flush(batch.journal_id, batch.epoch_id, journal.consumed, leases, batch.finish)
         )
 
@@ -291,7 +299,11 @@ class Writer:
             reraise=True,
             after=self._count_retry,
         )
-        return await retrying(attempt)
+
+        async def tried() -> T:  # tenacity awaits what it recognises as a coroutine function
+            return await attempt()
+
+        return await retrying(tried)
 
     def _count_retry(self, _state: object) -> None:
         self.counters.retries += 1

@@ -177,10 +177,8 @@ class Slices(Struct, array_like=True, tag="slices"):
 
     granted: list[tuple[Window, int]]
     room: list[Room]
-    # Wants this message ends: what was lacking is granted, or it cannot be (spent, outage). A want
-    # that only has to wait is not answered; a later message may still grant it.
-    answered: list[bytes] = []
-    outage: bool = False  # the ledger cannot be reached: nothing more can be leased
+    answered: list[bytes] = []  # wants this message is the answer to (granted or not)
+    outage: bool = False  # the ledger is out of reach: there is no more than what is granted
 
 
 class SliceStatus(Struct, array_like=True):

@@ -1,0 +1,329 @@
+"""Control: the one process of a host that owns its share of the ledger.
+
+Everything that touches the database happens in one turn after the other: register new journals,
+finish dead ones, drain, lease. Between the turns only memory moves: grants from the pools.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from db.catalog import read_revision
+from db.dead_letters import DeadLetters
+from db.journal import JournalError
+from db.ledger_types import JournalState, LedgerError
+from db.transactions import is_retryable
+from pricing.table import TABLES_DIR
+from proxy.config import Config
+from proxy.control import snapshots
+from proxy.control.opening import Parts, declare, open_parts
+from proxy.control.prices import Prices
+from proxy.control.session import Session
+from proxy.wire import Channel, PricesEntry, Slices, Snapshot, Status, Unwant, Want
+
+log = logging.getLogger(__name__)
+
+REVISION_S = 0.5  # the catalog's revision is looked at this often: changes are out in a second
+SEEN_S = 5.0  # the epoch shows this often that it lives
+HOST_TIMEOUT_MS = 60_000  # an epoch unseen for this long is labelled lost
+HOUSEKEEPING_S = 60.0
+CLOCK_SKEW_MS_MAX = 2_000
+SLOW_TURN_S = 1.0  # a turn that takes longer is an outage to those who wait for it
+OUTAGE_WAIT_S_MAX = 2.0
+STOP_SLACK_S = 5.0  # beyond `drain_s`, for workers that do not go
+FINAL_TURNS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    now_ms: Callable[[], int]  # wall clock, unix milliseconds
+    monotonic: Callable[[], float]  # seconds
+
+
+class Control:
+    """`start`, `connect` workers, `stop`. Once `fatal` is set it must be stopped, and started anew
+    with a new epoch."""
+
+    def __init__(self, config: Config, clock: Clock, *, tables: Path = TABLES_DIR) -> None:
+        self.config = config
+        self.clock = clock
+        self.fatal = asyncio.Event()
+        self.snapshot: Snapshot | None = None
+        self.parts: Parts | None = None
+        self._prices = Prices(tables)
+        self._selected: PricesEntry | None = None
+        self._dead_letters = DeadLetters(Path(config.journal.dir))
+        self._sessions: set[Session] = set()
+        self._early: list[Channel] = []  # connected before the ledger was open
+        self._joining: list[Session] = []  # their journals are not registered yet
+        self._turn_lock = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._all_gone = asyncio.Event()
+        self._loop_task: asyncio.Task[None] | None = None
+        self._stopping = False
+        self._failures = 0  # turns in a row that failed
+        self._catalog_revision = -1
+        self._due: dict[str, float] = {}
+
+    @property
+    def ready(self) -> bool:
+        return self.snapshot is not None
+
+    @property
+    def outage(self) -> bool:
+        return self._failures > 0
+
+    # --- life
+
+    async def start(self) -> None:
+        """Open the ledger, recover what former lives left, and begin to serve workers. Raises
+        JournalError, DatabaseError and PricingError."""
+        now_ms = self.clock.now_ms()
+        self._selected = self._prices.select(self.config.pricing, now_ms)
+        self.parts = await open_parts(
+            self.config, self._prices, self._dead_letters, self.clock.now_ms
+        )
+        await self._refresh(self.parts)
+        for channel in self._early:
+            self._welcome(self.parts, channel)
+        self._early.clear()
+        self._loop_task = asyncio.create_task(self._loop())
+
+    def connect(self, channel: Channel) -> None:
+        """A worker. It is welcomed as soon as the ledger is open."""
+        if self.parts is None:
+            self._early.append(channel)
+        else:
+            self._welcome(self.parts, channel)
+
+    async def reload(self, config: Config) -> None:
+        """Put a new configuration in force, all but what needs a restart. Raises PricingError,
+        DatabaseError and what the database raises; then the old one stays in force."""
+        assert self.parts is not None
+        kept = {name: getattr(self.config, name) for name in ("database", "journal")}
+        async with self._turn_lock:
+            selected = self._prices.select(config.pricing, self.clock.now_ms())
+            await self.parts.transactions.run(declare(config, self.clock.now_ms()))
+            self._selected, self.config = selected, replace(config, **kept)
+            await self._refresh(self.parts)
+
+    async def flush(self) -> None:
+        """Everything that can be done now: journals of the dead are finished, all journals
+        drained, money leased and granted. Raises what the database raises."""
+        assert self.parts is not None
+        async with self._turn_lock:
+            await self._join(self.parts)
+            self.parts.recovery.seal()
+            await self.parts.writer.flush()
+            await self.parts.recovery.close_epochs()
+            await self.parts.leases.step()
+
+    async def stop(self) -> None:
+        """Drain the workers, commit the rest, return the money, close the epoch."""
+        if self.parts is None:
+            return
+        for session in self._sessions:
+            session.drain()
+        if self._sessions:
+            with contextlib.suppress(TimeoutError):
+                drain_s = self.config.server.drain_s + STOP_SLACK_S
+                await asyncio.wait_for(self._all_gone.wait(), drain_s)
+        self._stopping = True
+        self._wake.set()
+        if self._loop_task is not None:
+            await self._loop_task
+        for session in list(self._sessions):
+            session.close()
+        await self._finish(self.parts)
+        await self.parts.close()
+        self.parts = None
+
+    async def _finish(self, parts: Parts) -> None:
+        """Whatever cannot be done now is done by the next control's recovery."""
+        try:
+            for _ in range(FINAL_TURNS):
+                await self.flush()
+                if not self._joining and not parts.writer.journals:
+                    break
+            if not await parts.ledger.close_epoch(parts.epoch_id):
+                await parts.leases.give_back()
+        except Exception as exc:
+            log.warning("could not commit everything before stopping: %s", exc)
+
+    # --- turns
+
+    async def _loop(self) -> None:
+        while not self._stopping:
+            await self._turn()
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Until the next flush is due, or somebody waits for a turn."""
+        delay = self.config.journal.flush_interval_ms / 1000
+        if self._failures:
+            delay = min(delay * 2 ** min(self._failures, 10), OUTAGE_WAIT_S_MAX)
+            self._wake.clear()  # nobody waits for a ledger that is out of reach
+        timer = asyncio.get_running_loop().call_later(delay, self._wake.set)
+        await self._wake.wait()
+        timer.cancel()
+        self._wake.clear()
+
+    async def _turn(self) -> None:
+        parts = self.parts
+        assert parts is not None
+        loop = asyncio.get_running_loop()
+        slow = loop.call_later(SLOW_TURN_S, parts.leases.set_outage, True)
+        try:
+            async with self._turn_lock:
+                await self._work(parts)
+        except LedgerError as exc:
+            log.critical("%s: control must start anew", exc)
+            self.fatal.set()
+            self._stopping = True
+            parts.leases.set_outage(True)
+        except Exception as exc:
+            self._failed(parts, exc)
+        else:
+            if self._failures:
+                log.warning("the ledger is back after %d attempts", self._failures)
+            self._failures = 0
+            if parts.leases.outage:
+                parts.leases.set_outage(False)
+        finally:
+            slow.cancel()
+
+    def _failed(self, parts: Parts, exc: Exception) -> None:
+        """An outage of whatever kind: go on, keep trying, and tell whoever waits."""
+        self._failures += 1
+        if self._failures == 1:
+            log.error("the ledger is out of reach: %s", exc, exc_info=not is_retryable(exc))
+        for session in self._joining:
+            self._send_snapshot(session)
+            session.send(Slices([], [], [], outage=True))
+        parts.leases.set_outage(True)
+
+    async def _work(self, parts: Parts) -> None:
+        await self._join(parts)
+        if self._is_due("flush", self.config.journal.flush_interval_ms / 1000):
+            parts.recovery.seal()
+            parts.leases.interval()
+            if await parts.writer.flush(rounds=1):
+                self._due["flush"] = 0.0
+                self._wake.set()
+            else:
+                await parts.recovery.close_epochs()
+        await parts.leases.step()
+        if self._is_due("revision", REVISION_S):
+            await self._look_for_changes(parts)
+        if self._is_due("seen", SEEN_S):
+            await self._show_life(parts)
+        if self._is_due("housekeeping", HOUSEKEEPING_S):
+            keep_s = self.config.journal.keep_h * 3600
+            parts.writer.delete_old(self.clock.now_ms() / 1000 - keep_s)
+
+    def _is_due(self, what: str, every_s: float) -> bool:
+        now = self.clock.monotonic()
+        if now < self._due.get(what, 0.0):
+            return False
+        self._due[what] = now + every_s
+        return True
+
+    async def _show_life(self, parts: Parts) -> None:
+        now_ms = await parts.ledger.touch_epoch(parts.epoch_id)
+        skew_ms = abs(now_ms - self.clock.now_ms())
+        if skew_ms > CLOCK_SKEW_MS_MAX:
+            log.warning("this clock and the database's are %d ms apart", skew_ms)
+        for epoch_id in await parts.ledger.mark_lost(HOST_TIMEOUT_MS):
+            log.warning("epoch %d is lost: its host has not been seen", epoch_id)
+
+    # --- snapshots
+
+    async def _look_for_changes(self, parts: Parts) -> None:
+        if await parts.transactions.run(read_revision) != self._catalog_revision:
+            await self._refresh(parts)
+
+    async def _refresh(self, parts: Parts) -> None:
+        assert self._selected is not None
+        revision = await parts.transactions.run(read_revision)
+        catalog = await parts.transactions.run(snapshots.load_catalog)
+        number = self.snapshot.revision + 1 if self.snapshot is not None else 1
+        self.snapshot = snapshots.build(
+            number, parts.epoch_id, catalog, self._selected, self.config
+        )
+        self._catalog_revision = revision
+        parts.leases.set_limits(snapshots.limits(self.snapshot))
+        for session in self._sessions:
+            if session.journal_id:
+                self._send_snapshot(session)
+
+    def _send_snapshot(self, session: Session) -> None:
+        if self.snapshot is not None and session.sent < self.snapshot.revision:
+            session.sent = self.snapshot.revision
+            session.send(self.snapshot)
+
+    # --- workers
+
+    def _welcome(self, parts: Parts, channel: Channel) -> None:
+        session = Session(channel, self)
+        self._sessions.add(session)
+        self._all_gone.clear()
+        session.start(parts.welcome)
+
+    async def _join(self, parts: Parts) -> None:
+        """Register new journals: before their workers get a slice."""
+        for session in list(self._joining):
+            journal_id = session.journal_id
+            await parts.ledger.register_journal(journal_id, parts.epoch_id)
+            self._joining.remove(session)
+            try:
+                start = JournalState(parts.epoch_id, (0, 0), finished=False, truncated=False)
+                parts.writer.open(journal_id, start)
+            except JournalError as exc:
+                log.error("worker %d: %s", session.pid, exc)
+                session.close()
+                continue
+            if session.gone:
+                parts.recovery.mourn(journal_id)
+            else:
+                parts.leases.attach(journal_id, session.send)
+                self._send_snapshot(session)
+
+    def on_hello(self, session: Session) -> None:
+        self._joining.append(session)
+        self._wake.set()
+
+    def on_status(self, session: Session, status: Status) -> None:
+        assert self.parts is not None
+        leases = self.parts.leases
+        leases.on_status(session.journal_id, status)
+        if leases.waiting:
+            leases.grant()
+
+    def on_want(self, session: Session, want: Want) -> None:
+        assert self.parts is not None
+        leases = self.parts.leases
+        leases.on_want(session.journal_id, want)
+        if leases.outage:
+            leases.set_outage(True)
+        elif leases.grant():
+            self._wake.set()
+
+    def on_unwant(self, session: Session, unwant: Unwant) -> None:
+        assert self.parts is not None
+        self.parts.leases.on_unwant(session.journal_id, unwant)
+
+    def on_gone(self, session: Session) -> None:
+        self._sessions.discard(session)
+        if not self._sessions:
+            self._all_gone.set()
+        if self.parts is None:
+            return
+        if session.journal_id and session not in self._joining:
+            self.parts.leases.detach(session.journal_id)
+            self.parts.recovery.mourn(session.journal_id)
+        self._wake.set()

@@ -1,0 +1,136 @@
+"""From a configuration to an open ledger: what a start of control does, in order."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from db import schema
+from db.catalog import bump_revision, sync_config
+from db.dead_letters import DeadLetters
+from db.engine import open_engine
+from db.journal import Lock, lock_control
+from db.ledger import Ledger
+from db.transactions import Transactions, open_transactions
+from db.writer import Writer
+from proxy.config import Config
+from proxy.control import host
+from proxy.control.declared import declared
+from proxy.control.leases import Leases
+from proxy.control.prices import Prices
+from proxy.control.recovery import Recovery
+from proxy.wire import Welcome
+
+IDLE_MS = 60_000  # unused money goes back to the ledger after this long,
+IDLE_SHARED_INTERVALS = 4  # and sooner where other hosts may want it
+
+
+@dataclass(slots=True)
+class Parts:
+    """What exists once control has started."""
+
+    lock: Lock
+    transactions: Transactions
+    ledger: Ledger
+    writer: Writer
+    leases: Leases
+    recovery: Recovery
+    epoch_id: int
+    welcome: Welcome
+
+    async def close(self) -> None:
+        self.writer.close()
+        await self.ledger.close()
+        self.lock.release()
+
+
+def declare(config: Config, now_ms: int) -> Callable[[Connection], None]:
+    """The transaction that makes rows of what a configuration declares. Raises CatalogError."""
+
+    def work(connection: Connection) -> None:
+        if sync_config(connection, declared(config), now_ms):
+            bump_revision(connection)
+
+    return work
+
+
+async def open_parts(
+    config: Config, prices: Prices, dead_letters: DeadLetters, now_ms: Callable[[], int]
+) -> Parts:
+    """Raises JournalError, DatabaseError and PricingError, each with one line that says why."""
+    directory = Path(config.journal.dir)
+    host.prepare_directory(directory)
+    lock = lock_control(directory)
+    try:
+        engine = open_engine(config.database.url)
+        try:
+            await schema.ensure(engine)
+        finally:
+            await engine.dispose()
+        transactions = open_transactions(config.database.url)
+    except BaseException:
+        lock.release()
+        raise
+    try:
+        return await _open(config, prices, dead_letters, now_ms, lock, transactions)
+    except BaseException:
+        await transactions.close()
+        lock.release()
+        raise
+
+
+async def _open(
+    config: Config,
+    prices: Prices,
+    dead_letters: DeadLetters,
+    now_ms: Callable[[], int],
+    lock: Lock,
+    transactions: Transactions,
+) -> Parts:
+    directory = Path(config.journal.dir)
+    host_id, boot_id = host.host_id(directory), host.boot_id()
+    await transactions.run(declare(config, now_ms()))
+    ledger = Ledger(
+        transactions,
+        host_id=host_id,
+        describe_price=prices.describe,
+        dead_letter=dead_letters.record,
+        now_ms=now_ms,
+    )
+    epoch_id = await ledger.register_epoch(boot_id)
+    writer = Writer(
+        directory,
+        ledger,
+        dead_letters,
+        boot_id=boot_id,
+        always_synced=config.journal.sync == "always",
+    )
+    shared = transactions.dialect != "sqlite"
+    interval_ms = config.journal.flush_interval_ms
+    leases = Leases(
+        epoch_id,
+        ledger,
+        now_ms=now_ms,
+        sync=writer.sync,
+        idle_ms=IDLE_SHARED_INTERVALS * interval_ms if shared else IDLE_MS,
+        shared=shared,
+    )
+    writer.on_flush = leases.on_flush
+    recovery = Recovery(directory, ledger, writer, epoch_id)
+    await recovery.find()
+    welcome = _welcome(config, epoch_id, host_id, boot_id)
+    return Parts(lock, transactions, ledger, writer, leases, recovery, epoch_id, welcome)
+
+
+def _welcome(config: Config, epoch_id: int, host_id: str, boot_id: str) -> Welcome:
+    return Welcome(
+        epoch_id=epoch_id,
+        host_id=host_id,
+        boot_id=boot_id,
+        journal_dir=str(Path(config.journal.dir).absolute()),
+        journal_sync=config.journal.sync,
+        segment_bytes=config.journal.segment_mb * 2**20,
+        keep_alive_s=config.server.keep_alive_s,
+        header_bytes_max=config.server.max_header_kb * 1024,
+    )

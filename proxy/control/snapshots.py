@@ -1,0 +1,78 @@
+"""Snapshots: everything a worker knows, from the catalog, the configuration and the prices."""
+
+from sqlalchemy import Connection
+
+from db.catalog import load_budgets, load_keys, load_projects
+from proxy.config import Config, Provider
+from proxy.wire import (
+    BudgetEntry,
+    KeyEntry,
+    PricesEntry,
+    ProjectEntry,
+    ProviderEntry,
+    Settings,
+    Snapshot,
+)
+
+Catalog = tuple[tuple[KeyEntry, ...], tuple[ProjectEntry, ...], tuple[BudgetEntry, ...]]
+
+
+def load_catalog(connection: Connection) -> Catalog:
+    return (
+        tuple(KeyEntry(*row) for row in load_keys(connection)),
+        tuple(ProjectEntry(*row) for row in load_projects(connection)),
+        tuple(BudgetEntry(*row) for row in load_budgets(connection)),
+    )
+
+
+def build(
+    revision: int, epoch_id: int, catalog: Catalog, prices: PricesEntry, config: Config
+) -> Snapshot:
+    """`revision` is control's own count of snapshots: what workers acknowledge."""
+    keys, projects, budgets = catalog
+    return Snapshot(
+        revision=revision,
+        epoch_id=epoch_id,
+        keys=keys,
+        projects=projects,
+        budgets=budgets,
+        prices=prices,
+        providers=tuple(_provider(name, each) for name, each in config.providers.items()),
+        settings=_settings(config),
+    )
+
+
+def limits(snapshot: Snapshot) -> dict[int, int]:
+    """Limits by budget id, of the budgets that have windows."""
+    return {budget.id: budget.limit for budget in snapshot.budgets if budget.period != "request"}
+
+
+def _provider(name: str, provider: Provider) -> ProviderEntry:
+    return ProviderEntry(
+        name=name,
+        dialect=provider.dialect or name,
+        base_url=provider.base_url,
+        api_key=provider.api_key,
+        api_key_header=provider.api_key_header,
+        prices=provider.prices or name,
+        clamp_field=provider.clamp_field,
+        allow_unmetered=provider.allow_unmetered,
+        inject_usage=provider.inject_usage,
+        refusal_status=provider.refusal_status,
+    )
+
+
+def _settings(config: Config) -> Settings:
+    server = config.server
+    return Settings(
+        max_body_bytes=int(server.max_body_mb * 2**20),
+        max_concurrency=server.max_concurrency,
+        connect_timeout_s=server.connect_timeout_s,
+        first_byte_timeout_s=server.first_byte_timeout_s,
+        idle_timeout_s=server.idle_timeout_s,
+        drain_s=server.drain_s,
+        flush_interval_ms=config.journal.flush_interval_ms,
+        on_ledger_outage=config.on_ledger_outage,
+        on_disconnect=config.on_disconnect,
+        log_calls=config.log.calls,
+    )

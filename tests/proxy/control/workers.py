@@ -1,0 +1,121 @@
+"""A worker without HTTP: a journal, a channel, and holds and settlements by hand."""
+
+import os
+import time
+
+from db.journal import JournalWriter
+from db.journal_records import Amounts, Hold, Settle, Window
+from proxy.wire import (
+    Ack,
+    Channel,
+    Drain,
+    Hello,
+    Message,
+    Slices,
+    SliceStatus,
+    Snapshot,
+    Status,
+    Want,
+    Welcome,
+)
+
+
+class FakeWorker:
+    """Does what the protocol asks of a worker and remembers what it was told."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.journal: JournalWriter | None = None
+        self.snapshots: list[Snapshot] = []
+        self.messages: list[Message] = []
+        self.granted: dict[Window, int] = {}
+        self.returned: dict[Window, int] = {}
+        self.used: dict[Window, int] = {}
+        self.held: dict[Window, int] = {}
+        self.closed = False
+        channel.start(self._on_message, self._on_close)
+
+    def _on_close(self) -> None:
+        self.closed = True
+
+    def _on_message(self, message: Message) -> None:
+        self.messages.append(message)
+        if isinstance(message, Welcome):
+            self.journal = JournalWriter.create(
+                message.journal_dir,
+                epoch_id=message.epoch_id,
+                host_id=message.host_id,
+                boot_id=message.boot_id,
+                segment_bytes=message.segment_bytes,
+                sync=message.journal_sync,
+            )
+            self.channel.send(Hello(self.journal.journal_id, os.getpid()))
+        elif isinstance(message, Snapshot):
+            self.snapshots.append(message)
+            self.channel.send(Ack(message.revision))
+        elif isinstance(message, Slices):
+            for window, total in message.granted:
+                self.granted[window] = max(total, self.granted.get(window, 0))
+        elif isinstance(message, Drain):
+            self.end()
+
+    # --- calls
+
+    def free(self, window: Window) -> int:
+        taken = (self.returned, self.used, self.held)
+        return self.granted.get(window, 0) - sum(part.get(window, 0) for part in taken)
+
+    def want(self, amounts: Amounts, wait_ms: int = 2000) -> bytes:
+        call_id = os.urandom(16)
+        self.channel.send(Want(call_id, amounts, time.time_ns() // 10**6 + wait_ms))
+        return call_id
+
+    def hold(self, hold: Hold) -> None:
+        assert self.journal is not None
+        for window, amount in hold.amounts:
+            assert self.free(window) >= amount
+            self.held[window] = self.held.get(window, 0) + amount
+        self.journal.append_hold(hold)
+
+    def settle(self, settle: Settle) -> None:
+        assert self.journal is not None
+        self.journal.append_settle(settle)
+        for (window, held), (_, charge) in zip(settle.held, settle.charges, strict=True):
+            self.held[window] -= held
+            self.used[window] = self.used.get(window, 0) + min(charge, held)
+
+    def give_back(self, window: Window) -> None:
+        self.returned[window] = self.returned.get(window, 0) + self.free(window)
+
+    def report(self) -> None:
+        self.channel.send(
+            Status(
+                [
+                    SliceStatus(
+                        window,
+                        self.returned.get(window, 0),
+                        self.used.get(window, 0),
+                        self.held.get(window, 0),
+                        0,
+                    )
+                    for window in self.granted
+                ]
+            )
+        )
+
+    # --- ends
+
+    def end(self) -> None:
+        """A clean end: CLOSE in the journal, then the connection."""
+        assert self.journal is not None
+        self.journal.close()
+        self.channel.close()
+
+    def die(self) -> None:
+        """As `kill -9`: the kernel closes what was open, nothing more is written."""
+        journal = self.journal
+        assert journal is not None
+        os.close(journal._fd)
+        journal._fd = -1
+        journal._lock.release()
+        self.channel.close()
