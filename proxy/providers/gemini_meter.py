@@ -116,7 +116,7 @@ class GenerateReader:
             service_tier=_tier(fields),
         )
         if self._queries:
-            usage.units = {"web_search": len(self._queries), "web_search_prompt": 1}
+            usage.units = {"web_search": len(self._queries)}
         if self._maps:
             usage.units["google_maps"] = 1
         return consistent(usage)

@@ -23,18 +23,15 @@ from proxy.providers.meters import (
     OPENING_BLOCKS_MAX,
     PARSE,
     SKIP,
-    EventMeter,
     decode,
     text_bytes,
 )
-from proxy.sse import EVENT_ENDS, event_data, first_event_end, last_event_end
+from proxy.sse import event_data
 
-HELD_BYTES_MAX = 2**16  # a usage chunk is far smaller
 NANO_PER_TICK = 10  # xAI's cost_in_usd_ticks are 1e-10 USD
 
-_search_usage = re.compile(rb'"usage"\s*:\s*\{\s*"').search
+search_usage = re.compile(rb'"usage"\s*:\s*\{\s*"').search
 _search_error = re.compile(rb'"error"\s*(?:[,}]|:\s*[{"])').search
-_search_filled_choices = re.compile(rb'"choices"\s*:\s*\[\s*\{').search
 _search_terminal = re.compile(rb"response\.(?:completed|incomplete|failed)").search
 _search_item_done = re.compile(rb"response\.output_item\.done").search
 
@@ -136,7 +133,7 @@ class ChatReader:
     def needs(self, block: bytes) -> int:
         if _search_error(block):
             return PARSE
-        if _search_usage(block):
+        if search_usage(block):
             return KEEP
         if not self._model and self._openings < OPENING_BLOCKS_MAX:
             self._openings += 1
@@ -214,7 +211,7 @@ class ResponsesReader:
         self._items: dict[str, dict[str, object]] = {}
 
     def needs(self, block: bytes) -> int:
-        if _search_usage(block) or _search_error(block) or _search_item_done(block):
+        if search_usage(block) or _search_error(block) or _search_item_done(block):
             return PARSE
         if not self._model and self._openings < OPENING_BLOCKS_MAX:
             self._openings += 1
@@ -317,90 +314,3 @@ def _image_model(body: dict[str, object]) -> str:
         if as_dict(tool).get("type") == "image_generation":
             return as_text(as_dict(tool).get("model")) or "gpt-image-1"
     return "gpt-image-1"
-
-
-class UsageChunkFilter:
-    """Withholds the extra chunk a client did not ask for: `choices` empty, `usage` filled.
-
-    Whole events pass at once. The start of an event is held only until it shows choices.
-    """
-
-    __slots__ = ("_edge", "_held", "_passing")
-
-    def __init__(self) -> None:
-        self._held = b""  # start of an event that may be the usage chunk
-        self._passing = False  # in the middle of an event that is not
-        self._edge = b""  # its last bytes: a blank line may straddle the pieces
-
-    def feed(self, data: bytes) -> bytes:
-        if not self._passing and not self._held and data.endswith(EVENT_ENDS):
-            return self._without_usage_chunk(data) if _search_usage(data) else data
-        passed = b""
-        if self._passing:
-            joined = self._edge + data
-            end = first_event_end(joined)
-            if not end:
-                self._edge = joined[-2:]
-                return data
-            cut = end - len(self._edge)
-            passed, data = data[:cut], data[cut:]
-            self._passing = False
-        return passed + self._feed_held(self._held + data)
-
-    def _feed_held(self, data: bytes) -> bytes:
-        end = last_event_end(data)
-        block, rest = data[:end], data[end:]
-        self._held = b""
-        if block and _search_usage(block):
-            block = self._without_usage_chunk(block)
-        if not rest:
-            return block
-        if len(rest) > HELD_BYTES_MAX or _search_filled_choices(rest):
-            self._passing, self._edge = True, rest[-2:]
-            return block + rest
-        self._held = rest
-        return block
-
-    def _without_usage_chunk(self, block: bytes) -> bytes:
-        kept, start = [], 0
-        while start < len(block):
-            end = first_event_end(block, start) or len(block)
-            if not _is_usage_chunk(block[start:end]):
-                kept.append(block[start:end])
-            start = end
-        return b"".join(kept)
-
-    def finish(self) -> bytes:
-        held, self._held = self._held, b""
-        return b"" if _is_usage_chunk(held) else held
-
-
-def _is_usage_chunk(event: bytes) -> bool:
-    if not _search_usage(event) or _search_filled_choices(event):
-        return False
-    documents = event_data(event)
-    if len(documents) != 1:
-        return False
-    chunk = as_dict(decode(documents[0]))
-    return chunk.get("choices") == [] and bool(as_dict(chunk.get("usage")))
-
-
-class WithholdingMeter(EventMeter):
-    """An event meter that withholds the usage chunk."""
-
-    __slots__ = ("_filter",)
-
-    def __init__(self, reader: ChatReader) -> None:
-        super().__init__(reader)
-        self._filter = UsageChunkFilter()
-
-    def feed(self, data: bytes) -> bytes:
-        block = self._splitter.feed(data)
-        need = self._scan(block) if block else SKIP
-        if need == SKIP and block is data:
-            return data  # whole events, none with usage
-        return self._filter.feed(data)
-
-    def finish(self) -> bytes:
-        super().finish()
-        return self._filter.finish()
