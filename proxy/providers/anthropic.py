@@ -18,7 +18,6 @@ from proxy.providers.fields import (
     first_count,
 )
 from proxy.providers.meters import (
-    OPENING_BLOCKS_MAX,
     PARSE,
     SKIP,
     EventMeter,
@@ -216,16 +215,12 @@ class MessageReader:
     def __init__(self, requested: dict[str, str]) -> None:
         self.finished = False
         self._requested = requested  # speed and geography, where the reply does not echo them
-        self._openings = 0
         self._fields: dict[str, object] = {}
         self._final = False  # not only message_start's provisional counts
         self._model = self._id = self._error = ""
 
     def needs(self, block: bytes) -> int:
         if _search_usage(block) or _search_error(block):
-            return PARSE
-        if not self._model and self._openings < OPENING_BLOCKS_MAX:
-            self._openings += 1
             return PARSE
         return SKIP
 

@@ -20,7 +20,6 @@ from proxy.providers.fields import (
 )
 from proxy.providers.meters import (
     KEEP,
-    OPENING_BLOCKS_MAX,
     PARSE,
     SKIP,
     decode,
@@ -34,6 +33,24 @@ search_usage = re.compile(rb'"usage"\s*:\s*\{\s*"').search
 _search_error = re.compile(rb'"error"\s*(?:[,}]|:\s*[{"])').search
 _search_terminal = re.compile(rb"response\.(?:completed|incomplete|failed)").search
 _search_item_done = re.compile(rb"response\.output_item\.done").search
+
+_INPUT_DETAILS = (
+    *("prompt_tokens_details", "input_tokens_details"),
+    *("prompt_token_details", "input_token_details"),
+)
+_OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details")
+_INPUT_PARTS = {
+    "cached_tokens": "cache_read_tokens",
+    "cache_write_tokens": "cache_write_tokens",
+    "audio_tokens": "input_audio_tokens",
+    "image_tokens": "input_image_tokens",
+    "video_tokens": "input_video_tokens",
+}
+_OUTPUT_PARTS = {
+    "reasoning_tokens": "reasoning_tokens",
+    "audio_tokens": "output_audio_tokens",
+    "image_tokens": "output_image_tokens",
+}
 
 STANDARD_TIERS = frozenset(("", "auto", "default", "standard", "on_demand"))
 
@@ -54,49 +71,32 @@ def usage_from(block: dict[str, object]) -> Usage | None:
             return None
         prompt = max(0, (total or 0) - (completion or 0))
         total = None
-    inputs = first_dict(
-        block,
-        "prompt_tokens_details",
-        "input_tokens_details",
-        "prompt_token_details",
-        "input_token_details",
-    )
-    outputs = first_dict(block, "completion_tokens_details", "output_tokens_details")
-    usage = Usage(
-        input_tokens=prompt,
-        output_tokens=completion or 0,
-        cache_read_tokens=_cache_read(block, inputs),
-        cache_write_tokens=as_count(inputs.get("cache_write_tokens")),
-        reasoning_tokens=first_count(outputs, "reasoning_tokens")
-        or as_count(block.get("reasoning_tokens")),
-        input_audio_tokens=first_count(inputs, "audio_tokens")
-        or as_count(block.get("audio_tokens")),
-        output_audio_tokens=as_count(outputs.get("audio_tokens")),
-        input_image_tokens=as_count(inputs.get("image_tokens")),
-        output_image_tokens=as_count(outputs.get("image_tokens")),
-        input_video_tokens=as_count(inputs.get("video_tokens")),
-        cache_read_audio_tokens=as_count(
-            as_dict(inputs.get("cached_tokens_details")).get("audio_tokens")
-        ),
-        provider_cost_nano=_provider_cost(block),
-    )
-    if total is not None and completion is not None:
+    usage = Usage(prompt, completion or 0, provider_cost_nano=_provider_cost(block))
+    inputs = first_dict(block, *_INPUT_DETAILS)
+    _set_parts(usage, inputs, _INPUT_PARTS)
+    _set_parts(usage, first_dict(block, *_OUTPUT_DETAILS), _OUTPUT_PARTS)
+    if "cached_tokens" not in inputs:  # DeepSeek, Mistral, Together
+        cached = first_count(block, "prompt_cache_hit_tokens", "num_cached_tokens", "cached_tokens")
+        usage.cache_read_tokens = cached or 0
+    if "cached_tokens_details" in inputs:
+        cached_parts = as_dict(inputs["cached_tokens_details"])
+        usage.cache_read_audio_tokens = as_count(cached_parts.get("audio_tokens"))
+    if "reasoning_tokens" in block and not usage.reasoning_tokens:  # Perplexity
+        usage.reasoning_tokens = as_count(block["reasoning_tokens"])
+    if total is not None and completion is not None and total > prompt + completion:
         _add_hidden(usage, total - prompt - completion)
     return consistent(usage)
 
 
-def _cache_read(block: dict[str, object], inputs: dict[str, object]) -> int:
-    cached = first_count(inputs, "cached_tokens")
-    if cached is None:  # DeepSeek, Mistral, Together
-        cached = first_count(block, "prompt_cache_hit_tokens", "num_cached_tokens", "cached_tokens")
-    return cached or 0
+def _set_parts(usage: Usage, details: dict[str, object], parts: dict[str, str]) -> None:
+    for name, value in details.items():
+        if value and name in parts:
+            setattr(usage, parts[name], as_count(value))
 
 
 def _add_hidden(usage: Usage, hidden: int) -> None:
     """Tokens only `total_tokens` shows. Mistral leaves audio out of prompt_tokens, xAI reasoning
     out of completion_tokens; Gemini's compatible endpoint tells thoughts nowhere else."""
-    if hidden <= 0:
-        return
     if usage.input_audio_tokens == hidden:
         usage.input_tokens += hidden
         return
@@ -126,7 +126,6 @@ class ChatReader:
         self.finished = False
         self._choices = choices
         self._searches = searches  # the request always searches the web, unreported
-        self._openings = 0
         self._usage: Usage | None = None
         self._model = self._id = self._tier = self._error = ""
 
@@ -135,9 +134,6 @@ class ChatReader:
             return PARSE
         if search_usage(block):
             return KEEP
-        if not self._model and self._openings < OPENING_BLOCKS_MAX:
-            self._openings += 1
-            return PARSE
         return SKIP
 
     def ends(self, block: bytes) -> bool:
@@ -205,16 +201,12 @@ class ResponsesReader:
 
     def __init__(self) -> None:
         self.finished = False
-        self._openings = 0
         self._usage: Usage | None = None
         self._model = self._id = self._error = ""
         self._items: dict[str, dict[str, object]] = {}
 
     def needs(self, block: bytes) -> int:
         if search_usage(block) or _search_error(block) or _search_item_done(block):
-            return PARSE
-        if not self._model and self._openings < OPENING_BLOCKS_MAX:
-            self._openings += 1
             return PARSE
         return SKIP
 
