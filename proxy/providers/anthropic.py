@@ -15,10 +15,9 @@ from proxy.providers.fields import (
     as_list,
     as_text,
     consistent,
-    error_name,
+    first_count,
 )
 from proxy.providers.meters import (
-    OPENING_BLOCKS_MAX,
     PARSE,
     SKIP,
     EventMeter,
@@ -143,6 +142,7 @@ def _messages_facts(facts: Facts, body: dict[str, object], size: RequestSize) ->
         value = body.get(option)
         if type(value) is str:
             facts.provider_options[option] = value
+    size.speed = facts.provider_options.get("speed", "")
 
 
 def _scan_blocks(blocks: list[object], size: RequestSize) -> None:
@@ -215,16 +215,12 @@ class MessageReader:
     def __init__(self, requested: dict[str, str]) -> None:
         self.finished = False
         self._requested = requested  # speed and geography, where the reply does not echo them
-        self._openings = 0
         self._fields: dict[str, object] = {}
         self._final = False  # not only message_start's provisional counts
         self._model = self._id = self._error = ""
 
     def needs(self, block: bytes) -> int:
         if _search_usage(block) or _search_error(block):
-            return PARSE
-        if not self._model and self._openings < OPENING_BLOCKS_MAX:
-            self._openings += 1
             return PARSE
         return SKIP
 
@@ -236,7 +232,7 @@ class MessageReader:
     def document(self, document: dict[str, object]) -> None:
         kind = document.get("type")
         if kind == "error":
-            self._error = error_name(_by_type(document.get("error"))) or "error"
+            self._error = as_text(as_dict(document.get("error")).get("type"))[:64] or "error"
             return
         if kind == "message_stop":
             self.finished = True
@@ -307,16 +303,14 @@ class MessageReader:
         usage.speed = "" if speed == "standard" else as_text(speed)
 
 
-def _by_type(error: object) -> object:
-    return as_dict(error).get("type") or error
-
-
 def _counts(fields: dict[str, object]) -> Usage:
     """Anthropic's input_tokens leaves the cache out."""
     split = as_dict(fields.get("cache_creation"))
     long_lived = as_count(split.get("ephemeral_1h_input_tokens"))
     short_lived = as_count(split.get("ephemeral_5m_input_tokens"))
-    written = as_count(fields.get("cache_creation_input_tokens")) or long_lived + short_lived
+    written = first_count(fields, "cache_creation_input_tokens")
+    if written is None:
+        written = long_lived + short_lived
     read = as_count(fields.get("cache_read_input_tokens"))
     details = as_dict(fields.get("output_tokens_details"))
     usage = Usage(
@@ -333,7 +327,6 @@ def _counts(fields: dict[str, object]) -> Usage:
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
-    402: "billing_error",
     403: "permission_error",
     404: "not_found_error",
     413: "request_too_large",

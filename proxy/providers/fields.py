@@ -51,10 +51,8 @@ def first_dict(fields: dict[str, object], *names: str) -> dict[str, object]:
 
 def nano_from_json(value: object) -> int | None:
     """A USD amount as JSON number to nano-USD; None if it is not one."""
-    if type(value) is int or type(value) is float:
-        usd = Decimal(repr(value))
-        if 0 <= usd < COUNT_MAX:
-            return nano_from_usd(usd)
+    if (type(value) is int or type(value) is float) and 0 <= value < COUNT_MAX:
+        return nano_from_usd(Decimal(repr(value)))
     return None
 
 

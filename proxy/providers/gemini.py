@@ -268,7 +268,7 @@ def _error(refusal: Refusal) -> dict[str, object]:
             "metadata": {key: str(value) for key, value in refusal.details.items()},
         }
     ]
-    if status in (402, 429):
+    if status == 429:
         delay = _RETRY_DELAY_S if refusal.final else refusal.retry_after_s or 1
         details.append(
             {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{delay}s"}

@@ -13,7 +13,7 @@ from proxy.providers.fields import (
     consistent,
     error_name,
 )
-from proxy.providers.meters import KEEP, OPENING_BLOCKS_MAX, PARSE, SKIP, text_bytes
+from proxy.providers.meters import KEEP, PARSE, SKIP, text_bytes
 
 _search_error = re.compile(rb'"error"\s*:\s*\{').search
 _search_tools = re.compile(rb'"webSearchQueries"|"maps"').search
@@ -26,7 +26,6 @@ class GenerateReader:
 
     def __init__(self) -> None:
         self.finished = False
-        self._openings = 0
         self._fields: dict[str, object] = {}
         self._model = self._id = self._error = ""
         self._queries: set[str] = set()
@@ -37,9 +36,6 @@ class GenerateReader:
             return PARSE
         if b"TokenCount" in block:
             return KEEP
-        if not self._model and self._openings < OPENING_BLOCKS_MAX:
-            self._openings += 1
-            return PARSE
         return SKIP
 
     def ends(self, block: bytes) -> bool:
@@ -116,7 +112,7 @@ class GenerateReader:
             service_tier=_tier(fields),
         )
         if self._queries:
-            usage.units = {"web_search": len(self._queries), "web_search_prompt": 1}
+            usage.units = {"web_search": len(self._queries)}
         if self._maps:
             usage.units["google_maps"] = 1
         return consistent(usage)

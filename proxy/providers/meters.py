@@ -18,7 +18,7 @@ SAMPLE_BYTES = 2**14
 BYTES_PER_TOKEN = 4  # of text, for estimates
 LAST_EVENTS = 3  # finish, usage and [DONE] may come as one block
 
-OPENING_BLOCKS_MAX = 8  # blocks searched for the model: Azure's first chunk names none
+OPENING_BLOCKS_MAX = 4  # searched for the model: Azure's first chunk names none
 COMMENT = ord(":")
 # What a block needs: nothing; parsing if it is the last such block; parsing.
 SKIP, KEEP, PARSE = 0, 1, 2
@@ -218,6 +218,10 @@ class EventMeter:
         if self._last:
             self._parse(self._last, last=LAST_EVENTS)
         reading = self._reader.reading()
+        if not reading.model:  # no event that was parsed names it
+            opening = b"".join(self._sample[:OPENING_BLOCKS_MAX])
+            reading.model = text_after(opening, b"model")
+            reading.response_id = reading.response_id or text_after(opening, b"id")
         if reading.usage is None or reading.partial:
             reading.delivered_output_tokens = self._delivered()
         return reading

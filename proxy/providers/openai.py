@@ -13,7 +13,8 @@ from proxy.errors import Refusal
 from proxy.providers import requests as rq
 from proxy.providers.base import Facts, Meter, Route
 from proxy.providers.meters import EventMeter, JsonMeter, is_event_stream
-from proxy.providers.openai_meter import ChatReader, ResponsesReader, WithholdingMeter
+from proxy.providers.openai_meter import ChatReader, ResponsesReader
+from proxy.providers.usage_chunk import WithholdingMeter
 
 CHAT = Route("chat.completions", "metered", "chat")
 COMPLETIONS = Route("completions", "metered", "text_completion")

@@ -20,23 +20,37 @@ from proxy.providers.fields import (
 )
 from proxy.providers.meters import (
     KEEP,
-    OPENING_BLOCKS_MAX,
     PARSE,
     SKIP,
-    EventMeter,
     decode,
     text_bytes,
 )
-from proxy.sse import EVENT_ENDS, event_data, first_event_end, last_event_end
+from proxy.sse import event_data
 
-HELD_BYTES_MAX = 2**16  # a usage chunk is far smaller
 NANO_PER_TICK = 10  # xAI's cost_in_usd_ticks are 1e-10 USD
 
-_search_usage = re.compile(rb'"usage"\s*:\s*\{\s*"').search
+search_usage = re.compile(rb'"usage"\s*:\s*\{\s*"').search
 _search_error = re.compile(rb'"error"\s*(?:[,}]|:\s*[{"])').search
-_search_filled_choices = re.compile(rb'"choices"\s*:\s*\[\s*\{').search
 _search_terminal = re.compile(rb"response\.(?:completed|incomplete|failed)").search
 _search_item_done = re.compile(rb"response\.output_item\.done").search
+
+_INPUT_DETAILS = (
+    *("prompt_tokens_details", "input_tokens_details"),
+    *("prompt_token_details", "input_token_details"),
+)
+_OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details")
+_INPUT_PARTS = {
+    "cached_tokens": "cache_read_tokens",
+    "cache_write_tokens": "cache_write_tokens",
+    "audio_tokens": "input_audio_tokens",
+    "image_tokens": "input_image_tokens",
+    "video_tokens": "input_video_tokens",
+}
+_OUTPUT_PARTS = {
+    "reasoning_tokens": "reasoning_tokens",
+    "audio_tokens": "output_audio_tokens",
+    "image_tokens": "output_image_tokens",
+}
 
 STANDARD_TIERS = frozenset(("", "auto", "default", "standard", "on_demand"))
 
@@ -57,49 +71,32 @@ def usage_from(block: dict[str, object]) -> Usage | None:
             return None
         prompt = max(0, (total or 0) - (completion or 0))
         total = None
-    inputs = first_dict(
-        block,
-        "prompt_tokens_details",
-        "input_tokens_details",
-        "prompt_token_details",
-        "input_token_details",
-    )
-    outputs = first_dict(block, "completion_tokens_details", "output_tokens_details")
-    usage = Usage(
-        input_tokens=prompt,
-        output_tokens=completion or 0,
-        cache_read_tokens=_cache_read(block, inputs),
-        cache_write_tokens=as_count(inputs.get("cache_write_tokens")),
-        reasoning_tokens=first_count(outputs, "reasoning_tokens")
-        or as_count(block.get("reasoning_tokens")),
-        input_audio_tokens=first_count(inputs, "audio_tokens")
-        or as_count(block.get("audio_tokens")),
-        output_audio_tokens=as_count(outputs.get("audio_tokens")),
-        input_image_tokens=as_count(inputs.get("image_tokens")),
-        output_image_tokens=as_count(outputs.get("image_tokens")),
-        input_video_tokens=as_count(inputs.get("video_tokens")),
-        cache_read_audio_tokens=as_count(
-            as_dict(inputs.get("cached_tokens_details")).get("audio_tokens")
-        ),
-        provider_cost_nano=_provider_cost(block),
-    )
-    if total is not None and completion is not None:
+    usage = Usage(prompt, completion or 0, provider_cost_nano=_provider_cost(block))
+    inputs = first_dict(block, *_INPUT_DETAILS)
+    _set_parts(usage, inputs, _INPUT_PARTS)
+    _set_parts(usage, first_dict(block, *_OUTPUT_DETAILS), _OUTPUT_PARTS)
+    if "cached_tokens" not in inputs:  # DeepSeek, Mistral, Together
+        cached = first_count(block, "prompt_cache_hit_tokens", "num_cached_tokens", "cached_tokens")
+        usage.cache_read_tokens = cached or 0
+    if "cached_tokens_details" in inputs:
+        cached_parts = as_dict(inputs["cached_tokens_details"])
+        usage.cache_read_audio_tokens = as_count(cached_parts.get("audio_tokens"))
+    if "reasoning_tokens" in block and not usage.reasoning_tokens:  # Perplexity
+        usage.reasoning_tokens = as_count(block["reasoning_tokens"])
+    if total is not None and completion is not None and total > prompt + completion:
         _add_hidden(usage, total - prompt - completion)
     return consistent(usage)
 
 
-def _cache_read(block: dict[str, object], inputs: dict[str, object]) -> int:
-    cached = first_count(inputs, "cached_tokens")
-    if cached is None:  # DeepSeek, Mistral, Together
-        cached = first_count(block, "prompt_cache_hit_tokens", "num_cached_tokens", "cached_tokens")
-    return cached or 0
+def _set_parts(usage: Usage, details: dict[str, object], parts: dict[str, str]) -> None:
+    for name, value in details.items():
+        if value and name in parts:
+            setattr(usage, parts[name], as_count(value))
 
 
 def _add_hidden(usage: Usage, hidden: int) -> None:
     """Tokens only `total_tokens` shows. Mistral leaves audio out of prompt_tokens, xAI reasoning
     out of completion_tokens; Gemini's compatible endpoint tells thoughts nowhere else."""
-    if hidden <= 0:
-        return
     if usage.input_audio_tokens == hidden:
         usage.input_tokens += hidden
         return
@@ -129,18 +126,14 @@ class ChatReader:
         self.finished = False
         self._choices = choices
         self._searches = searches  # the request always searches the web, unreported
-        self._openings = 0
         self._usage: Usage | None = None
         self._model = self._id = self._tier = self._error = ""
 
     def needs(self, block: bytes) -> int:
         if _search_error(block):
             return PARSE
-        if _search_usage(block):
+        if search_usage(block):
             return KEEP
-        if not self._model and self._openings < OPENING_BLOCKS_MAX:
-            self._openings += 1
-            return PARSE
         return SKIP
 
     def ends(self, block: bytes) -> bool:
@@ -208,16 +201,12 @@ class ResponsesReader:
 
     def __init__(self) -> None:
         self.finished = False
-        self._openings = 0
         self._usage: Usage | None = None
         self._model = self._id = self._error = ""
         self._items: dict[str, dict[str, object]] = {}
 
     def needs(self, block: bytes) -> int:
-        if _search_usage(block) or _search_error(block) or _search_item_done(block):
-            return PARSE
-        if not self._model and self._openings < OPENING_BLOCKS_MAX:
-            self._openings += 1
+        if search_usage(block) or _search_error(block) or _search_item_done(block):
             return PARSE
         return SKIP
 
@@ -317,90 +306,3 @@ def _image_model(body: dict[str, object]) -> str:
         if as_dict(tool).get("type") == "image_generation":
             return as_text(as_dict(tool).get("model")) or "gpt-image-1"
     return "gpt-image-1"
-
-
-class UsageChunkFilter:
-    """Withholds the extra chunk a client did not ask for: `choices` empty, `usage` filled.
-
-    Whole events pass at once. The start of an event is held only until it shows choices.
-    """
-
-    __slots__ = ("_edge", "_held", "_passing")
-
-    def __init__(self) -> None:
-        self._held = b""  # start of an event that may be the usage chunk
-        self._passing = False  # in the middle of an event that is not
-        self._edge = b""  # its last bytes: a blank line may straddle the pieces
-
-    def feed(self, data: bytes) -> bytes:
-        if not self._passing and not self._held and data.endswith(EVENT_ENDS):
-            return self._without_usage_chunk(data) if _search_usage(data) else data
-        passed = b""
-        if self._passing:
-            joined = self._edge + data
-            end = first_event_end(joined)
-            if not end:
-                self._edge = joined[-2:]
-                return data
-            cut = end - len(self._edge)
-            passed, data = data[:cut], data[cut:]
-            self._passing = False
-        return passed + self._feed_held(self._held + data)
-
-    def _feed_held(self, data: bytes) -> bytes:
-        end = last_event_end(data)
-        block, rest = data[:end], data[end:]
-        self._held = b""
-        if block and _search_usage(block):
-            block = self._without_usage_chunk(block)
-        if not rest:
-            return block
-        if len(rest) > HELD_BYTES_MAX or _search_filled_choices(rest):
-            self._passing, self._edge = True, rest[-2:]
-            return block + rest
-        self._held = rest
-        return block
-
-    def _without_usage_chunk(self, block: bytes) -> bytes:
-        kept, start = [], 0
-        while start < len(block):
-            end = first_event_end(block, start) or len(block)
-            if not _is_usage_chunk(block[start:end]):
-                kept.append(block[start:end])
-            start = end
-        return b"".join(kept)
-
-    def finish(self) -> bytes:
-        held, self._held = self._held, b""
-        return b"" if _is_usage_chunk(held) else held
-
-
-def _is_usage_chunk(event: bytes) -> bool:
-    if not _search_usage(event) or _search_filled_choices(event):
-        return False
-    documents = event_data(event)
-    if len(documents) != 1:
-        return False
-    chunk = as_dict(decode(documents[0]))
-    return chunk.get("choices") == [] and bool(as_dict(chunk.get("usage")))
-
-
-class WithholdingMeter(EventMeter):
-    """An event meter that withholds the usage chunk."""
-
-    __slots__ = ("_filter",)
-
-    def __init__(self, reader: ChatReader) -> None:
-        super().__init__(reader)
-        self._filter = UsageChunkFilter()
-
-    def feed(self, data: bytes) -> bytes:
-        block = self._splitter.feed(data)
-        need = self._scan(block) if block else SKIP
-        if need == SKIP and block is data:
-            return data  # whole events, none with usage
-        return self._filter.feed(data)
-
-    def finish(self) -> bytes:
-        super().finish()
-        return self._filter.finish()

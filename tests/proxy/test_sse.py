@@ -135,5 +135,6 @@ def test_of_a_huge_element_the_end_is_kept() -> None:
 
 @given(st.binary(max_size=60).map(lambda b: bytes(b'[{"\\}] ,a'[x % 9] for x in b)), offsets())
 def test_nonsense_is_survived(data: bytes, at: list[int]) -> None:
-    assert split_array(cut(data, at)) == split_array([data])
-    assert split_events(cut(data, at)) == split_events([data])
+    assert all(element in data for element in split_array(cut(data, at)))
+    blocks, rest = split_events(cut(data, at))
+    assert b"".join(blocks) + rest == data

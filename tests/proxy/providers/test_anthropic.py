@@ -64,7 +64,7 @@ def test_facts_of_a_message() -> None:
     size = facts.size
     assert (facts.model, facts.stream, facts.reasoning) == ("claude-sonnet-4-5", True, False)
     assert facts.provider_options == {"speed": "fast", "inference_geo": "us"}
-    assert (size.output_limit, size.choices, size.service_tier) == (1000, 1, "auto")
+    assert (size.output_limit, size.service_tier, size.speed) == (1000, "auto", "fast")
     assert (size.windowed, size.inline_images, size.tool_windows) == (False, 0, 0)
 
 
@@ -387,7 +387,6 @@ def test_an_error_body() -> None:
     [
         (Refusal("bad_request", "m"), "invalid_request_error"),
         (Refusal("invalid_api_key", "m"), "authentication_error"),
-        (Refusal("budget_exceeded", "m", status_override=402), "billing_error"),
         (Refusal("route_not_metered", "m"), "permission_error"),
         (Refusal("unknown_route", "m"), "not_found_error"),
         (Refusal("request_too_large", "m"), "request_too_large"),

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from pricing.usage import Usage
 from proxy.providers.base import Facts, Reading
 from proxy.providers.openai import OpenAI
-from proxy.providers.openai_meter import HELD_BYTES_MAX, usage_from
+from proxy.providers.openai_meter import usage_from
+from proxy.providers.usage_chunk import HELD_BYTES_MAX
 from tests.cuts import cut, offsets
 
 OPENAI = OpenAI()

@@ -1,0 +1,61 @@
+import pytest
+
+from proxy.providers.base import Dialect, Route
+from proxy.providers.openai import OpenAI
+from proxy.providers.registry import DIALECT_NAMES, check, dialect
+
+FREE_POSTS = {
+    "openai": {"moderations", "responses.input_tokens"},
+    "anthropic": {"messages.count_tokens"},
+    "gemini": {"moderations", "responses.input_tokens", "countTokens"},
+}
+
+
+def test_the_dialects() -> None:
+    assert DIALECT_NAMES == ("anthropic", "gemini", "openai")
+    assert {dialect(name).name for name in DIALECT_NAMES} == set(DIALECT_NAMES)
+    assert dialect("openai", "max_tokens").clamp_field == "max_tokens"
+    assert dialect("openai").clamp_field == "max_completion_tokens"
+    with pytest.raises(KeyError):
+        dialect("telegraph")
+
+
+@pytest.mark.parametrize("name", DIALECT_NAMES)
+def test_every_example_resolves_to_its_route(name: str) -> None:
+    wire = dialect(name)
+    for method, path, route in wire.routes():
+        assert wire.route(method, path) == route
+        assert wire.route(method, "/some/prefix" + path) == route
+
+
+@pytest.mark.parametrize("name", DIALECT_NAMES)
+def test_no_write_is_free_but_those_that_cost_nothing(name: str) -> None:
+    free = {
+        route.name
+        for method, _, route in dialect(name).routes()
+        if method != "GET" and route.kind == "free"
+    }
+    assert free == FREE_POSTS[name]
+
+
+@pytest.mark.parametrize("name", DIALECT_NAMES)
+def test_metered_routes_have_an_operation(name: str) -> None:
+    for _, _, route in dialect(name).routes():
+        assert bool(route.operation) is (route.kind == "metered")
+
+
+class Contradicting(OpenAI):
+    def route(self, method: str, path: str) -> Route | None:
+        return Route("files", "free") if path.endswith("/files") else super().route(method, path)
+
+
+class Open(OpenAI):
+    def route(self, method: str, path: str) -> Route | None:
+        found = super().route(method, path)
+        return Route("read", "free") if method == "PATCH" else found
+
+
+@pytest.mark.parametrize("wrong", [Contradicting(), Open()])
+def test_a_dialect_that_lies_is_caught(wrong: Dialect) -> None:
+    with pytest.raises(AssertionError):
+        check(wrong)
