@@ -13,7 +13,7 @@ class HeldCall:
     """What one call sets aside in each window it is charged to.
 
     The loops of this class run several times per call; that is why they do a slice's sums
-    themselves, as `Slice` describes them.
+    themselves, as `Slice` describes them, and call no `min()`.
     """
 
     __slots__ = ("amounts", "backed", "call_id", "ceiling_nano", "needs")
@@ -50,7 +50,8 @@ class HeldCall:
             assert free >= 0
             slice_.free = free
             slice_.held += amount
-            slice_.low = min(slice_.low, free)
+            if free < slice_.low:  # noqa: PLR1730
+                slice_.low = free
 
     def release(self) -> None:
         """Give up a hold that was never journaled."""
@@ -65,7 +66,8 @@ class HeldCall:
         watched = False
         for (slice_, amount, _, _), (window, used) in zip(self.needs, charges, strict=True):
             assert window == slice_.window
-            used = min(used, amount)  # the rest is not backed by this slice: the ledger books it
+            if used > amount:  # noqa: PLR1730
+                used = amount  # the rest is not backed by this slice: the ledger books it
             slice_.held -= amount
             slice_.used += used
             slice_.free += amount - used

@@ -165,9 +165,7 @@ class Line:
             slice_ = pending.pop()
             while slice_.queue:
                 head = next(iter(slice_.queue))
-                if head.future.done():  # cancelled, and has not run since
-                    self._remove(head, None)
-                elif all(self._has(head, each, amount) for each, amount in head.needs.items()):
+                if all(self._has(head, each, amount) for each, amount in head.needs.items()):
                     head.call.take()
                     head.admitted = True
                     self._remove(head, None)
