@@ -101,8 +101,8 @@ class Ticket:
     """A call's place in the line. It holds no money while it waits."""
 
     __slots__ = (
-        "admitted", "answered", "asked", "call", "deadline_ms", "expired", "future", "needs",
-        "result", "wait_s",
+        "admitted", "answered", "asked", "call", "deadline_ms", "expired", "future", "granted",
+        "needs", "result", "wait_s",
     )  # fmt: skip
 
     def __init__(self, call: HeldCall, wait_s: float) -> None:
@@ -110,7 +110,8 @@ class Ticket:
         self.needs = {slice_: amount for slice_, amount, _, _ in call.needs if amount}
         self.wait_s = wait_s
         self.deadline_ms = 0  # unix
-        self.asked: dict[Slice, int] = {}  # what control was last told is lacking
+        self.asked: dict[Slice, int] = {}  # what control was last told is lacking,
+        self.granted: list[int] = []  # and what it had granted until then
         self.answered = False  # control has replied
         self.expired = False  # its time is up, only the answer is waited for
         self.admitted = False  # its money is taken
