@@ -95,6 +95,8 @@ def delete_journal(directory: str | Path, journal_id: bytes, *, older_than_s: fl
     if segments(directory, journal_id):
         return False
     lock_path(directory, journal_id).unlink(missing_ok=True)
+    for unborn in directory.glob(f"{journal_id.hex()}.*tmp"):  # a rotation cut by death
+        unborn.unlink()
     return True
 
 

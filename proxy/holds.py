@@ -13,7 +13,7 @@ class HeldCall:
     """What one call sets aside in each window it is charged to.
 
     The loops of this class run several times per call; that is why they do a slice's sums
-    themselves, as `Slice` describes them.
+    themselves, as `Slice` describes them, and call no `min()`.
     """
 
     __slots__ = ("amounts", "backed", "call_id", "ceiling_nano", "needs")
@@ -50,7 +50,8 @@ class HeldCall:
             assert free >= 0
             slice_.free = free
             slice_.held += amount
-            slice_.low = min(slice_.low, free)
+            if free < slice_.low:  # noqa: PLR1730
+                slice_.low = free
 
     def release(self) -> None:
         """Give up a hold that was never journaled."""
@@ -65,7 +66,8 @@ class HeldCall:
         watched = False
         for (slice_, amount, _, _), (window, used) in zip(self.needs, charges, strict=True):
             assert window == slice_.window
-            used = min(used, amount)  # the rest is not backed by this slice: the ledger books it
+            if used > amount:  # noqa: PLR1730
+                used = amount  # the rest is not backed by this slice: the ledger books it
             slice_.held -= amount
             slice_.used += used
             slice_.free += amount - used
@@ -99,8 +101,8 @@ class Ticket:
     """A call's place in the line. It holds no money while it waits."""
 
     __slots__ = (
-        "admitted", "answered", "asked", "call", "deadline_ms", "expired", "future", "needs",
-        "result", "wait_s",
+        "admitted", "answered", "asked", "call", "deadline_ms", "expired", "future", "granted",
+        "needs", "result", "wait_s",
     )  # fmt: skip
 
     def __init__(self, call: HeldCall, wait_s: float) -> None:
@@ -108,7 +110,8 @@ class Ticket:
         self.needs = {slice_: amount for slice_, amount, _, _ in call.needs if amount}
         self.wait_s = wait_s
         self.deadline_ms = 0  # unix
-        self.asked: dict[Slice, int] = {}  # what control was last told is lacking
+        self.asked: dict[Slice, int] = {}  # what control was last told is lacking,
+        self.granted: list[int] = []  # and what it had granted until then
         self.answered = False  # control has replied
         self.expired = False  # its time is up, only the answer is waited for
         self.admitted = False  # its money is taken

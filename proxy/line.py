@@ -85,10 +85,16 @@ class Line:
         self._ask(ticket, lacking)
 
     def _ask(self, ticket: Ticket, lacking: dict[Slice, int]) -> None:
-        """Tell control what a call lacks, given that the older calls here are served first."""
-        if lacking == ticket.asked or (not ticket.asked and not any(lacking.values())):
+        """Tell control what a call lacks, given that the older calls here are served first.
+
+        Again only if that changed, or if money has come since: control took that for the answer.
+        """
+        granted = [slice_.granted for slice_ in lacking]
+        if lacking == ticket.asked and granted == ticket.granted:
             return
-        ticket.asked = lacking
+        if not ticket.asked and not any(lacking.values()):
+            return
+        ticket.asked, ticket.granted = lacking, granted
         amounts = [(slice_.window, amount) for slice_, amount in lacking.items() if amount]
         self._send(Want(ticket.call.call_id, amounts, ticket.deadline_ms))
 
@@ -165,9 +171,7 @@ class Line:
             slice_ = pending.pop()
             while slice_.queue:
                 head = next(iter(slice_.queue))
-                if head.future.done():  # cancelled, and has not run since
-                    self._remove(head, None)
-                elif all(self._has(head, each, amount) for each, amount in head.needs.items()):
+                if all(self._has(head, each, amount) for each, amount in head.needs.items()):
                     head.call.take()
                     head.admitted = True
                     self._remove(head, None)

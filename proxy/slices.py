@@ -22,6 +22,7 @@ class Slice:
     """One window's money on this worker."""
 
     __slots__ = (
+        "_peak",
         "_reported",
         "_ticks",
         "_used_before",
@@ -65,6 +66,7 @@ class Slice:
         self.idle_since = 0.0  # monotonic time of the last status that had something to report
         self.low = 0  # the least that was free since the idle period began
         self._used_before = 0  # `used` when the idle period began
+        self._peak = 0  # the most that was held at a tick of the idle period
         self._reported = 0  # `used` in the last status
         self._ticks = 0
 
@@ -116,13 +118,14 @@ class Slice:
     def tick(self) -> int:
         """A flush interval has passed: how much has been idle for several of them.
 
-        What is burnt in as much time stays: control would grant it again at once.
+        As much stays as was burnt or held in that time: control would grant it again at once.
         """
         self._ticks += 1
+        self._peak = max(self._peak, self.held)
         if self._ticks < IDLE_TICKS:
             return 0
-        idle = max(0, self.low - (self.used - self._used_before))
-        self.low, self._used_before, self._ticks = self.free, self.used, 0
+        idle = max(0, self.low - max(self.used - self._used_before, self._peak))
+        self.low, self._used_before, self._peak, self._ticks = self.free, self.used, 0, 0
         return idle
 
     def status(self) -> SliceStatus:

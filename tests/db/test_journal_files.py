@@ -73,6 +73,7 @@ def test_a_finished_journal_goes_with_its_lock(tmp_path):
     journal_id = several_segments(tmp_path)
     assert not delete_journal(tmp_path, journal_id, older_than_s=0)
     assert list_journals(tmp_path) == [journal_id]
+    (tmp_path / f"{journal_id.hex()}.00000099.tmp").touch()
     assert delete_journal(tmp_path, journal_id, older_than_s=2**40)
     assert list(tmp_path.iterdir()) == []
 

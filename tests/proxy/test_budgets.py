@@ -415,7 +415,10 @@ async def test_wants_tell_what_is_lacking_behind_older_calls():
     assert bench.messages() == [Want(b"b".ljust(16), [(bench.window, 10)], deadline)]
     bench.grant(110)
     assert await kind(bench, "b") == "held"
-    assert bench.messages() == [Unwant(b"b".ljust(16))]
+    assert bench.messages() == [
+        Unwant(b"b".ljust(16)),
+        Want(b"c".ljust(16), [(bench.window, 30)], deadline),
+    ]
     bench.grant(140)
     assert await kind(bench, "c") == "held"
 
@@ -587,6 +590,17 @@ async def test_what_a_budget_uses_is_not_idle():
     assert bench.slice.used == 6 * IDLE_TICKS * 5
     assert 100 + IDLE_TICKS * 5 <= bench.slice.free <= 100 + 2 * IDLE_TICKS * 5
     assert 350 <= bench.slice.returned <= 400
+
+
+async def test_as_much_as_is_held_stays():
+    bench = Bench()
+    bench.grant(500)
+    bench.begin("a", 100)
+    await bench.run()
+    for _ in range(3 * IDLE_TICKS):
+        bench.worker.status()
+    assert bench.slice.free == 100
+    assert bench.slice.returned == 300
 
 
 async def test_a_status_tells_totals_and_what_was_burnt_since():

@@ -16,7 +16,6 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from db.journal_records import Hold, Settle
@@ -277,10 +276,10 @@ class World(RuleBasedStateMachine):
             assert row.committed == self.billed(window)[1]
 
 
-def test_every_order_of_messages():
-    run_state_machine_as_test(
-        World, settings=settings(max_examples=EXAMPLES, stateful_step_count=40, deadline=None)
-    )
+TestEveryOrderOfMessages = World.TestCase
+TestEveryOrderOfMessages.settings = settings(
+    max_examples=EXAMPLES, stateful_step_count=40, deadline=None
+)
 
 
 def test_holds_precede_settlements():
