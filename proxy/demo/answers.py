@@ -64,6 +64,11 @@ class Answer:
     def text(self) -> str:
         return "".join(self.pieces)
 
+    def chunks(self, tokens_each: int) -> list[str]:
+        """The text as a stream sends it."""
+        starts = range(0, len(self.pieces), tokens_each)
+        return ["".join(self.pieces[at : at + tokens_each]) for at in starts]
+
     @property
     def text_tokens(self) -> int:
         return self.output_tokens - self.reasoning_tokens

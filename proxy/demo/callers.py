@@ -64,6 +64,7 @@ class Sdks:
                 model=caller.model,
                 messages=[{"role": "user", "content": prompt}],
                 max_completion_tokens=caller.output_limit,
+                service_tier="default",
                 stream=True,
             )
             return [chunk.choices[0].delta.content for chunk in chunks if chunk.choices]

@@ -120,7 +120,7 @@ class SimulatedProvider:
         if reply.ask.stream and reply.frames:
             await self._send_stream(send, reply.frames(answer), reply.content_type)
         else:
-            await asyncio.sleep(self._chunk_delay_s * 10)
+            await asyncio.sleep(self._chunk_delay_s * 30)
             await _send_json(send, 200, reply.content(answer))
 
     async def _send_stream(self, send: Send, frames: Iterator[bytes], content_type: str) -> None:

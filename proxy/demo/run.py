@@ -20,7 +20,7 @@ from proxy.demo.screen import View, draw, print_line, summary
 from proxy.demo.serving import served
 from proxy.demo.story import Story
 
-CHUNK_DELAY_S = 0.004
+CHUNK_DELAY_S = 0.012
 POLL_S = 0.3
 
 

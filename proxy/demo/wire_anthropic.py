@@ -6,6 +6,8 @@ from typing import Any
 
 from proxy.demo.answers import Answer, Ask
 
+CHUNK_TOKENS = 5
+
 Body = dict[str, Any]
 _ERROR_TYPES = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error"}
 
@@ -73,7 +75,7 @@ def frames(ask: Ask, answer: Answer) -> Iterator[bytes]:
     yield event("message_start", message=start)
     yield event("content_block_start", index=0, content_block={"type": "text", "text": ""})
     yield event("ping")
-    for piece in answer.pieces:
+    for piece in answer.chunks(CHUNK_TOKENS):
         delta = {"type": "text_delta", "text": piece}
         yield event("content_block_delta", index=0, delta=delta)
     yield event("content_block_stop", index=0)

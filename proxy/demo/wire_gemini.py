@@ -6,6 +6,8 @@ from typing import Any
 
 from proxy.demo.answers import Answer, Ask
 
+CHUNK_TOKENS = 20
+
 Body = dict[str, Any]
 _STATUSES = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 404: "NOT_FOUND"}
 
@@ -34,14 +36,15 @@ def content(ask: Ask, answer: Answer) -> Body:
 
 
 def frames(ask: Ask, answer: Answer, sse: bool) -> Iterator[bytes]:
-    last = len(answer.pieces) - 1
-    for index, piece in enumerate(answer.pieces or [""]):
-        finish = _finish(answer) if index >= last else None
-        data = json.dumps(_chunk(answer, piece, min(index + 1, answer.text_tokens), finish))
+    chunks = answer.chunks(CHUNK_TOKENS) or [""]
+    for number, chunk in enumerate(chunks, start=1):
+        finish = _finish(answer) if number == len(chunks) else None
+        so_far = min(number * CHUNK_TOKENS, answer.text_tokens)
+        data = json.dumps(_chunk(answer, chunk, so_far, finish))
         if sse:
             yield f"data: {data}\r\n\r\n".encode()
         else:
-            yield ("[" if index == 0 else ",\r\n").encode() + data.encode() + b"\n"
+            yield ("[" if number == 1 else ",\r\n").encode() + data.encode() + b"\n"
     if not sse:
         yield b"]"
 

@@ -12,6 +12,7 @@ from proxy.demo.answers import Answer, Ask
 
 CREATED = 1_763_700_000
 EMBEDDING_DIMENSIONS = 64
+CHUNK_TOKENS = 3
 
 Body = dict[str, Any]
 
@@ -103,7 +104,7 @@ def chat_frames(ask: Ask, answer: Answer) -> Iterator[bytes]:
         return [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]
 
     yield chunk(choice({"role": "assistant", "content": "", "refusal": None}))
-    for piece in answer.pieces:
+    for piece in answer.chunks(CHUNK_TOKENS):
         yield chunk(choice({"content": piece}))
     yield chunk(choice({}, _finish(answer)))
     if ask.include_usage:
@@ -205,7 +206,7 @@ def responses_frames(ask: Ask, answer: Answer) -> Iterator[bytes]:
     yield event("response.in_progress", response=_response(ask, answer, "in_progress", []))
     yield event("response.output_item.added", output_index=0, item=_message(answer, None))
     yield event("response.content_part.added", **item, part=_part(""))
-    for piece in answer.pieces:
+    for piece in answer.chunks(CHUNK_TOKENS):
         yield event("response.output_text.delta", **item, delta=piece, logprobs=[])
     yield event("response.output_text.done", **item, text=text, logprobs=[])
     yield event("response.content_part.done", **item, part=_part(text))

@@ -165,7 +165,7 @@ def test_gemini(gem: genai.Client, provider: SimulatedProvider) -> None:
     chunks = list(gem.models.generate_content_stream(model="gemini-2.5-flash", contents=PROMPT))
     assert "".join(chunk.text for chunk in chunks) == reply.text
     assert chunks[-1].usage_metadata == usage
-    assert chunks[0].usage_metadata.candidates_token_count == 1
+    assert chunks[0].usage_metadata.candidates_token_count == 20
     output = usage.candidates_token_count + usage.thoughts_token_count
     assert usage.total_token_count == usage.prompt_token_count + output
     expected = usd("gemini-2.5-flash", usage.prompt_token_count, output)
@@ -182,7 +182,8 @@ def test_gemini_stream_as_array(url: str) -> None:
     )
     chunks = reply.json()
     assert chunks[-1]["candidates"][0]["finishReason"] == "STOP"
-    assert len(chunks) == chunks[-1]["usageMetadata"]["candidatesTokenCount"]
+    tokens = chunks[-1]["usageMetadata"]["candidatesTokenCount"]
+    assert len(chunks) == -(-tokens // 20)
 
 
 def test_models(oai: openai.OpenAI, ant: anthropic.Anthropic, gem: genai.Client) -> None:
