@@ -202,6 +202,7 @@ class _Player(asyncio.Protocol):
 
     def __init__(self, server: ReplayServer) -> None:
         self.server = server
+        self.transport: Any = None
         self.number = 0
         self._busy = False
         self._last = False  # close after the answer that is being played
@@ -212,8 +213,8 @@ class _Player(asyncio.Protocol):
 
     # transport callbacks
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport: Any = transport
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._writable.set()

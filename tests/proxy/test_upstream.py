@@ -457,12 +457,12 @@ async def test_close_ends_everything(server: ReplayServer) -> None:
     idle = await pool.request(origin_of(server), post(), PROMPT)
     server.reply(json_reply({}))
     await call(pool, server)
-    connecting = asyncio.create_task(call(pool, server))
-    await asyncio.sleep(0)
-    reading = asyncio.create_task(idle.read())
-    await asyncio.sleep(0)
+    tasks = [asyncio.create_task(call(pool, server)) for _ in range(2)]  # one has to connect
+    tasks.append(asyncio.create_task(idle.read()))
+    await turns(1)
+    assert len(pool._connecting) == 1
     await pool.close()
-    for task in (reading, connecting):
+    for task in tasks:
         with pytest.raises(UpstreamError):
             await task
     await server.until(lambda s: s.connections_open == 0)
