@@ -150,18 +150,17 @@ class Pool:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for task in list(self._connecting):
-            task.cancel()
-        await asyncio.gather(*self._connecting, return_exceptions=True)
-        if not self._connections:
-            return
         self._closing = self.loop.create_future()
+        for task in self._connecting:
+            task.cancel()
         for connection in list(self._connections):
             if connection.exchange is not None:
                 connection.exchange.abort()
             else:
                 connection.abort()
-        await self._closing
+        await asyncio.gather(*self._connecting, return_exceptions=True)
+        if self._connections:
+            await self._closing
 
     # --- connections --------------------------------------------------------------------------
 
@@ -211,11 +210,11 @@ class Pool:
 
     def connection_idle(self, connection: Connection) -> None:
         """Keep a connection for the next request to its origin."""
+        if connection.closed:
+            return
         idle = self._idle.get(connection.key)
         if idle is None:
             idle = self._idle[connection.key] = []
-        if connection.closed:
-            return
         if len(idle) >= self.max_idle_per_origin or self._closing is not None:
             connection.abort()
             return

@@ -7,6 +7,7 @@ an exchange runs on and watches the time.
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httptools
 
@@ -73,7 +74,7 @@ class Exchange:
         self.keep_alive = False
         self.quiet_since: float | None = None  # clock of the first tick after the last progress
         self._connection: Connection | None = None
-        self._parser: httptools.HttpResponseParser | None = None
+        self._parser: Any = None  # an HttpResponseParser while there is a connection
         self._waiter: asyncio.Future[None] | None = None
         self._fields: list[tuple[bytes, bytes]] = []
         self._bodiless = False
@@ -114,7 +115,7 @@ class Exchange:
         if self.complete and self.keep_alive and self._uploaded and not connection.closed:
             if self._paused:
                 self._resume()
-            self._detach()
+            connection.exchange = self._connection = self._parser = None
             connection.owner.connection_idle(connection)
         else:
             self.abort()
@@ -137,7 +138,12 @@ class Exchange:
         self.quiet_since = None
         self.sent = True
         if isinstance(body, bytes):
-            self._send(connection.transport, head, body)
+            if len(body) <= JOINED_BYTES_MAX:
+                connection.transport.write(head + body)
+            else:
+                connection.transport.write(head)
+                connection.transport.write(body)
+            self._uploaded = True
         else:
             await self._upload(connection, head, body)
         while not self._head_done:
@@ -190,14 +196,6 @@ class Exchange:
 
     # --- sending ------------------------------------------------------------------------------
 
-    def _send(self, transport: asyncio.Transport, head: bytes, body: bytes) -> None:
-        if len(body) <= JOINED_BYTES_MAX:
-            transport.write(head + body)
-        else:
-            transport.write(head)
-            transport.write(body)
-        self._uploaded = True
-
     async def _upload(
         self, connection: Connection, head: bytes, body: AsyncIterator[bytes]
     ) -> None:
@@ -219,16 +217,14 @@ class Exchange:
         if self.complete:
             self.keep_alive = False  # more than was asked for: not to be used again
             return
-        self.answered = True
         size = self._size
-        parser = self._parser
-        assert parser is not None
         try:
             if self._head_done:
                 self.quiet_since = None
-                parser.feed_data(data)
+                self._parser.feed_data(data)
             else:
-                self._feed_head(parser, data)
+                self.answered = True
+                self._feed_head(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._unparsable(error)
         if self._size == size:
@@ -237,14 +233,14 @@ class Exchange:
             self._overhead = 0
             if self._size > BUFFERED_BYTES_MAX and not self._paused:
                 self._pause()
-        if self._head_done or self.error is not None:
-            waiter = self._waiter
-            if waiter is not None:
-                self._waiter = None
-                if not waiter.done():
-                    waiter.set_result(None)
+        waiter = self._waiter
+        if waiter is not None and (self._head_done or self.error is not None):
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
 
-    def _feed_head(self, parser: httptools.HttpResponseParser, data: bytes) -> None:
+    def _feed_head(self, data: bytes) -> None:
+        parser = self._parser
         room = HEAD_BYTES_MAX - self._overhead
         if len(data) <= room:
             parser.feed_data(data)
@@ -301,9 +297,8 @@ class Exchange:
 
     def _detach(self) -> None:
         assert self._connection is not None
-        self._connection.exchange = None
-        self._connection = None
-        self._parser = None  # it holds our methods: a cycle
+        # The parser holds our methods: a cycle.
+        self._connection.exchange = self._connection = self._parser = None
 
     # --- parser callbacks ---------------------------------------------------------------------
 
@@ -312,7 +307,6 @@ class Exchange:
 
     def on_headers_complete(self) -> None:
         parser = self._parser
-        assert parser is not None
         if self._head_done:
             raise httptools.HttpParserError("a second answer")
         status = parser.get_status_code()
@@ -339,6 +333,5 @@ class Exchange:
         if not self._head_done:
             self._fields = []  # that was a 1xx: the answer is still to come
             return
-        assert self._parser is not None
         self.complete = True
         self.keep_alive = self._parser.should_keep_alive()

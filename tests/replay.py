@@ -55,6 +55,7 @@ class ReplayServer:
         self.connections_opened = 0
         self.connections_open = 0
         self.port = 0
+        self.reading = True
         self._tls = tls
         self._host_name = host_name
         self._rules: list[tuple[Match, Maker]] = []
@@ -126,12 +127,26 @@ class ReplayServer:
         await asyncio.gather(*(player.task for player in players))
         await self._server.wait_closed()
 
+    def stop_listening(self) -> None:
+        """Refuse new connections; those there are go on. On the server's own loop only."""
+        assert self._server is not None
+        self._server.close()
+
+    def pause_reading(self) -> None:
+        """Take nothing from connections accepted from now on, until `resume_reading`."""
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        """On the server's own loop only."""
+        self.reading = True
+        for player in self._players:
+            player.transport.resume_reading()
+
     def drop_idle(self) -> None:
-        """Close, in order, every connection that plays nothing now."""
+        """Close every connection in order, one that is answering now as soon as it has."""
         assert self._loop is not None
         for player in list(self._players):
-            if not player.busy:
-                self._loop.call_soon_threadsafe(player.close)
+            self._loop.call_soon_threadsafe(player.close_when_idle)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -187,8 +202,10 @@ class _Player(asyncio.Protocol):
 
     def __init__(self, server: ReplayServer) -> None:
         self.server = server
+        self.transport: Any = None
         self.number = 0
-        self.busy = False
+        self._busy = False
+        self._last = False  # close after the answer that is being played
         self.gone = asyncio.Event()
         self._data = bytearray()
         self._arrived = asyncio.Event()
@@ -196,11 +213,13 @@ class _Player(asyncio.Protocol):
 
     # transport callbacks
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport: Any = transport
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._writable.set()
+        if not self.server.reading:  # uvloop begins to read after this callback
+            asyncio.get_running_loop().call_soon(self.transport.pause_reading)
         self.number = self.server.opened(self)
         self.task = asyncio.get_running_loop().create_task(self._serve())
 
@@ -220,8 +239,11 @@ class _Player(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._writable.set()
 
-    def close(self) -> None:
-        self.transport.close()
+    def close_when_idle(self) -> None:
+        if self._busy:
+            self._last = True
+        else:
+            self.transport.close()
 
     def abort(self) -> None:
         self.transport.abort()
@@ -231,9 +253,8 @@ class _Player(asyncio.Protocol):
     async def _serve(self) -> None:
         with contextlib.suppress(_HangUp):
             while True:
-                self.busy = False
                 head = await self._take_until(b"\r\n\r\n")
-                self.busy = True
+                self._busy = True
                 request = self._parse(head)
                 if request.header("expect") == "100-continue":
                     self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -247,7 +268,10 @@ class _Player(asyncio.Protocol):
                     request.hung_up = self.gone.is_set()
                     raise
                 finally:
+                    self._busy = False
                     self.server.changed()
+                if self._last:
+                    self._end(reset=False)
 
     def _parse(self, head: bytes) -> Request:
         line, *lines = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")

@@ -217,6 +217,17 @@ async def test_more_bytes_after_the_answer_spoil_the_connection() -> None:
     assert not notes.idle
 
 
+async def test_bytes_nobody_asked_for_spoil_an_idle_connection() -> None:
+    exchange, connection, notes, running = started()
+    await asyncio.sleep(0)
+    connection.data_received(LENGTH)
+    await running
+    exchange.release()
+    connection.data_received(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+    assert connection.closed
+    assert notes.aborted
+
+
 async def test_release_before_the_end_drops_the_connection() -> None:
     exchange, connection, notes, running = started()
     await asyncio.sleep(0)
