@@ -94,7 +94,7 @@ async def test_migrations_name_constraints_as_the_models_do(engine):
         return {check["name"] for (_, table), found in checks.items() for check in found}
 
     wanted = {
-        f"ck_{table.name}_{constraint.name}"
+        str(constraint.name)
         for table in Base.metadata.tables.values()
         for constraint in table.constraints
         if isinstance(constraint, CheckConstraint)
