@@ -4,7 +4,8 @@ Everything is read in one transaction, so a ledger in use can be verified: nothi
 meanwhile is seen.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from pathlib import Path
 
 from sqlalchemy import func, select
@@ -23,7 +24,7 @@ __all__ = ["FINDINGS_MAX", "Finding", "verify"]
 FINDINGS_MAX = 100  # of one check; the rest is most likely the same mistake
 
 Progress = Callable[[int, int], None]
-Check = Callable[[AsyncConnection], AsyncIterator[Finding]]
+Check = Callable[[AsyncConnection], AsyncGenerator[Finding, None]]
 
 
 def _no_progress(_done: int, _total: int) -> None:
@@ -61,11 +62,12 @@ async def verify(
     return findings
 
 
-async def _first(check: AsyncIterator[Finding]) -> list[Finding]:
+async def _first(check: AsyncGenerator[Finding, None]) -> list[Finding]:
     findings: list[Finding] = []
-    async for finding in check:
-        if len(findings) == FINDINGS_MAX:
-            findings.append(Finding(finding.invariant, "...", "and more of the same check"))
-            break
-        findings.append(finding)
+    async with aclosing(check) as found:
+        async for finding in found:
+            if len(findings) == FINDINGS_MAX:
+                findings.append(Finding(finding.invariant, "...", "and more of the same check"))
+                break
+            findings.append(finding)
     return findings

@@ -1,6 +1,6 @@
 """I5: the cost of every row follows from its usage and the price entry it names."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any
 
 from sqlalchemy import func, select
@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
 from db.models import ModelCost, UsageCost
+from db.streaming import stream
 from db.verify_types import Finding, call_name
 from pricing.calculator import ceiling_cost, cost
 from pricing.errors import PricingError
@@ -15,7 +16,7 @@ from pricing.money import nano_from_atto, usd_from_nano
 from pricing.price import Price
 from pricing.usage import Usage
 
-ROWS_PER_FETCH = 2_000
+ROWS_PER_PROGRESS = 2_000
 
 COLUMNS = (
     UsageCost.call_id,
@@ -63,26 +64,21 @@ async def load_prices(connection: AsyncConnection) -> Prices:
 
 async def check_costs(
     connection: AsyncConnection, progress: Callable[[int], None]
-) -> AsyncIterator[Finding]:
+) -> AsyncGenerator[Finding, None]:
     """Each call as it was settled; what corrections made of it is `check_corrections`."""
     prices = await load_prices(connection)
-    query = (
-        select(*COLUMNS, UsageCost.cost_items)
-        .where(UsageCost.adjusts.is_(None))
-        .execution_options(yield_per=ROWS_PER_FETCH)
-    )
+    query = select(*COLUMNS, UsageCost.cost_items).where(UsageCost.adjusts.is_(None))
     done = 0
-    async with connection.stream(query) as rows:
-        async for row in rows:
-            problem = cost_problem(row, row.at_ms, row.cost_nano, row.cost_items, prices)
-            if problem:
-                yield Finding("I5", call_name(row.call_id), problem)
-            done += 1
-            if done % ROWS_PER_FETCH == 0:
-                progress(done)
+    async for row in stream(connection, query):
+        problem = cost_problem(row, row.at_ms, row.cost_nano, row.cost_items, prices)
+        if problem:
+            yield Finding("I5", call_name(row.call_id), problem)
+        done += 1
+        if done % ROWS_PER_PROGRESS == 0:
+            progress(done)
 
 
-async def check_corrections(connection: AsyncConnection) -> AsyncIterator[Finding]:
+async def check_corrections(connection: AsyncConnection) -> AsyncGenerator[Finding, None]:
     """A corrected call costs, all its rows together, what its last correction's usage does."""
     prices = await load_prices(connection)
     call_id = UsageCost.adjusts
@@ -106,13 +102,11 @@ async def check_corrections(connection: AsyncConnection) -> AsyncIterator[Findin
         .join(corrections, corrections.c.last == UsageCost.call_id)
         .join(call, corrections.c.adjusts == call.call_id)
         .where(corrections.c.n == 1)
-        .execution_options(yield_per=ROWS_PER_FETCH)
     )
-    async with connection.stream(query) as rows:
-        async for row in rows:
-            problem = cost_problem(row, row.called_at_ms, int(row.total_nano), None, prices)
-            if problem:
-                yield Finding("I5", call_name(row.adjusts), f"corrected: {problem}")
+    async for row in stream(connection, query):
+        problem = cost_problem(row, row.called_at_ms, int(row.total_nano), None, prices)
+        if problem:
+            yield Finding("I5", call_name(row.adjusts), f"corrected: {problem}")
 
 
 def cost_problem(

@@ -4,7 +4,7 @@ Only what was drained must be there: of a journal in use, the records before the
 of a finished one all of it, where holds still open became rows `lost`.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from pricing.money import usd_from_nano
 CALLS_PER_QUERY = 1_000
 
 
-async def check_journals(connection: AsyncConnection, directory: Path) -> AsyncIterator[Finding]:
+async def check_journals(
+    connection: AsyncConnection, directory: Path
+) -> AsyncGenerator[Finding, None]:
     for row in (await connection.execute(select(JournalOffset.__table__))).all():
         numbers = segments(directory, row.journal_id)
         if not numbers:
@@ -58,7 +60,7 @@ def _drained(directory: Path, row: Any, first_segment: int) -> Iterator[tuple[by
 
 async def _compare(
     connection: AsyncConnection, journal_id: bytes, settled: dict[bytes, int | None]
-) -> AsyncIterator[Finding]:
+) -> AsyncGenerator[Finding, None]:
     query = select(UsageCost.call_id, UsageCost.cost_nano).where(
         UsageCost.call_id.in_(list(settled))
     )

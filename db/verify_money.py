@@ -1,19 +1,19 @@
 """Invariants I1 to I3, and what of I4 the database alone can tell."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
-from sqlalchemy import Select, case, func, select
+from sqlalchemy import case, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
 from db.journal_records import FLAG_CEILING_VIOLATION, FLAG_UNBACKED
 from db.models import Budget, ChargeSetWindow, Epoch, Lease, UsageCost, Window
+from db.streaming import stream
 from db.verify_types import Finding, call_name
 from pricing.money import usd_from_nano
 
 ADJUSTMENTS = 0  # the epoch of no host
-ROWS_PER_FETCH = 1_000
 FLAGGED = UsageCost.flags.bitwise_and(FLAG_CEILING_VIOLATION | FLAG_UNBACKED) != 0
 
 # What a row charges to a window, by the unit of the window's budget.
@@ -24,14 +24,12 @@ CHARGES = {
 }
 
 
-async def check_windows(connection: AsyncConnection) -> AsyncIterator[Finding]:
+async def check_windows(connection: AsyncConnection) -> AsyncGenerator[Finding, None]:
     """I1 and I3 of each window."""
-    query = _windows_query().execution_options(yield_per=ROWS_PER_FETCH)
-    async with connection.stream(query) as rows:
-        async for row in rows:
-            for invariant, message in _window_problems(row):
-                subject = f"window {row.id} ({row.identity}, from {row.starts_at})"
-                yield Finding(invariant, subject, message)
+    async for row in stream(connection, _windows_query()):
+        for invariant, message in _window_problems(row):
+            subject = f"window {row.id} ({row.identity}, from {row.starts_at})"
+            yield Finding(invariant, subject, message)
 
 
 def _windows_query() -> Any:
@@ -110,10 +108,10 @@ def _window_problems(row: Any) -> Iterator[tuple[str, str]]:
         yield "I3", f"its leases spent {spent} {row.unit}, calls were charged {charged}"
 
 
-async def check_leases(connection: AsyncConnection) -> AsyncIterator[Finding]:
+async def check_leases(connection: AsyncConnection) -> AsyncGenerator[Finding, None]:
     """I2: a lease spends no more than it was granted."""
     query = select(Lease.__table__).where(Lease.spent > Lease.granted)
-    async for row in _stream(connection, query):
+    async for row in stream(connection, query):
         yield Finding(
             "I2",
             f"lease of epoch {row.epoch_id} in window {row.window_id}",
@@ -121,14 +119,14 @@ async def check_leases(connection: AsyncConnection) -> AsyncIterator[Finding]:
         )
 
 
-async def check_epochs(connection: AsyncConnection) -> AsyncIterator[Finding]:
+async def check_epochs(connection: AsyncConnection) -> AsyncGenerator[Finding, None]:
     """A closed epoch has given back what it did not spend."""
     query = (
         select(Lease.__table__)
         .join(Epoch, Lease.epoch_id == Epoch.id)
         .where(Epoch.state == "closed", Lease.granted != Lease.spent)
     )
-    async for row in _stream(connection, query):
+    async for row in stream(connection, query):
         yield Finding(
             "I4",
             f"lease of epoch {row.epoch_id} in window {row.window_id}",
@@ -136,13 +134,13 @@ async def check_epochs(connection: AsyncConnection) -> AsyncIterator[Finding]:
         )
 
 
-async def check_rows(connection: AsyncConnection) -> AsyncIterator[Finding]:
+async def check_rows(connection: AsyncConnection) -> AsyncGenerator[Finding, None]:
     """What a single row says of itself: a cost above its hold is flagged (I1c), and a correction
     corrects a call."""
     unflagged = select(UsageCost.call_id, UsageCost.cost_nano, UsageCost.hold_nano).where(
         UsageCost.cost_nano > UsageCost.hold_nano, UsageCost.adjusts.is_(None), ~FLAGGED
     )
-    async for row in _stream(connection, unflagged):
+    async for row in stream(connection, unflagged):
         cost, hold = usd_from_nano(row.cost_nano), usd_from_nano(row.hold_nano)
         message = f"cost {cost} USD with a hold of {hold}, and is not flagged"
         yield Finding("I1c", call_name(row.call_id), message)
@@ -152,21 +150,13 @@ async def check_rows(connection: AsyncConnection) -> AsyncIterator[Finding]:
         .join(corrected, UsageCost.adjusts == corrected.call_id)
         .where(corrected.adjusts.is_not(None))
     )
-    async for row in _stream(connection, chained):
+    async for row in stream(connection, chained):
         yield Finding("I4", call_name(row.call_id), "corrects a correction instead of a call")
 
 
-async def check_references(connection: AsyncConnection) -> AsyncIterator[Finding]:
+async def check_references(connection: AsyncConnection) -> AsyncGenerator[Finding, None]:
     """Foreign keys can be off on SQLite; PostgreSQL keeps them always."""
     if connection.dialect.name == "sqlite":
         rows: Any = await connection.exec_driver_sql("PRAGMA foreign_key_check")
         for row in rows:
             yield Finding("references", f"{row[0]} row {row[1]}", f"refers to no row of {row[2]}")
-
-
-async def _stream(
-    connection: AsyncConnection, query: Select[*tuple[Any, ...]]
-) -> AsyncIterator[Any]:
-    async with connection.stream(query.execution_options(yield_per=ROWS_PER_FETCH)) as rows:
-        async for row in rows:
-            yield row

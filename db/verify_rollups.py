@@ -1,19 +1,20 @@
 """Rollups are the sums of the rows they stand for."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from sqlalchemy import func, literal_column, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.report_dimensions import ROLLUPS, ROWS, TOKENS, Source, expression
+from db.streaming import stream
 from db.verify_types import Finding
 
 WHO = ("key_id", "organization_id", "team_id", "project_id", "user_id", "provider", "model")
 SUMS = (*TOKENS, "cost_nano")
 
 
-async def check_rollups(connection: AsyncConnection) -> AsyncIterator[Finding]:
+async def check_rollups(connection: AsyncConnection) -> AsyncGenerator[Finding, None]:
     both = union_all(_sums(ROWS, "1"), _sums(ROLLUPS, "-1")).subquery()
     names = ("calls", *SUMS)
     differences = [func.sum(both.c[name] * both.c.sign).label(name) for name in names]
@@ -21,15 +22,13 @@ async def check_rollups(connection: AsyncConnection) -> AsyncIterator[Finding]:
         select(both.c.hour, *(both.c[name] for name in WHO), *differences)
         .group_by(both.c.hour, *(both.c[name] for name in WHO))
         .having(or_(*(difference.element != 0 for difference in differences)))
-        .execution_options(yield_per=1_000)
     )
-    async with connection.stream(query) as rows:
-        async for row in rows:
-            wrong = ", ".join(
-                f"{name} by {-int(getattr(row, name)):+d}" for name in names if getattr(row, name)
-            )
-            who = ", ".join(f"{name} {getattr(row, name)}" for name in WHO)
-            yield Finding("rollups", f"unix hour {row.hour}, {who}", f"differ from rows: {wrong}")
+    async for row in stream(connection, query):
+        wrong = ", ".join(
+            f"{name} by {-int(getattr(row, name)):+d}" for name in names if getattr(row, name)
+        )
+        who = ", ".join(f"{name} {getattr(row, name)}" for name in WHO)
+        yield Finding("rollups", f"unix hour {row.hour}, {who}", f"differ from rows: {wrong}")
 
 
 def _sums(source: Source, sign: str) -> Any:
