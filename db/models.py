@@ -279,9 +279,10 @@ class UsageCost(Base):
     """One call, append-only.
 
     A correction is another row that names the call it adjusts (never another adjustment): its
-    counts, cost and charges are differences to be added, its `usage` and price are what the call
-    is now priced with, whole. So the sum of all rows is what was spent, and the sum over one
-    call is `cost(usage, price)` of its last row.
+    counts, cost and charges are differences to be added (no `cost_items`), its `usage` and price
+    are what the call is now priced with, whole, and it ends `lost` only while that usage is still
+    the ceiling's. So the sum of all rows is what was spent, and the sum over one call is the cost
+    of its last row's usage and price.
     """
 
     __tablename__ = "ai_usage_costs"

@@ -5,7 +5,8 @@ is one snapshot however long it takes, and blocks nobody.
 """
 
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -41,6 +42,7 @@ from db.report_dimensions import (
     labels,
 )
 from db.report_filters import Filters, parse_time_range
+from db.streaming import stream
 from pricing.money import usd_from_atto, usd_from_nano
 
 __all__ = [
@@ -53,8 +55,6 @@ __all__ = [
     "grouped",
     "parse_time_range",
 ]
-
-ROWS_PER_FETCH = 1_000
 
 CALL_FIELDS = (
     "request_id", "at", "provider", "model", "organization", "team", "project", "user", "key",
@@ -70,23 +70,27 @@ GROUP_FIELDS = ("calls", *TOKENS, "cost_usd")
 async def calls(
     connection: AsyncConnection,
     filters: Filters = Filters(),  # noqa: B008 (immutable)
-) -> AsyncIterator[dict[str, Any]]:
+) -> AsyncGenerator[dict[str, Any], None]:
     """Cost rows in the order of time, each with the fields of CALL_FIELDS in that order.
 
     A correction is a row of its own: it holds differences, so that sums are right, and one field
     more, `adjusts`, the request id of the call it corrects. Raises ReportError.
     """
     query = _calls_query().where(*await _conditions(connection, ROWS, filters))
-    query = query.order_by(UsageCost.at_ms).execution_options(yield_per=ROWS_PER_FETCH)
-    async with connection.stream(query) as rows:
+    async with aclosing(stream(connection, query.order_by(UsageCost.at_ms))) as rows:
         async for row in rows:
             yield _call(row)
 
 
 def _calls_query() -> Any:
+    names = (
+        "call_id", "at_ms", "provider", "model", "tags", "http_status", "ending", "usage_source",
+        *TOKENS, "cost_nano", "hold_nano", "cost_items", "route", "stream", "duration_ms",
+        "client_retry", "adjusts",
+    )  # fmt: skip
     return (
         select(
-            UsageCost.__table__,
+            *(getattr(UsageCost, name) for name in names),
             Organization.name.label("organization"),
             Team.name.label("team"),
             Project.name.label("project"),
@@ -143,7 +147,7 @@ def _call(row: Any) -> dict[str, Any]:
 
 def _iso(at_ms: int) -> str:
     seconds, ms = divmod(at_ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ms:03d}Z"
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{ms:03d}Z"
 
 
 # --- sums ----------------------------------------------------------------------------------

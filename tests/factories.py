@@ -232,13 +232,13 @@ def a_budget(**fields: object) -> BudgetEntry:
     return BudgetEntry(**(values | fields))
 
 
-def roll_up(connection: Connection, *rows: dict[str, Any], host_id: str = "host") -> None:
-    """The rollups of rows, as the ledger makes them."""
+def roll_up(connection: Connection, *rows: dict[str, Any]) -> None:
+    """The rollups of rows, as the ledger of one more host makes them."""
     table: Any = CostAnalytics.__table__
     calls = [tuple(row[name] for name in COLUMNS) for row in rows if row["adjusts"] is None]
     corrections = [tuple(row[name] for name in COLUMNS) for row in rows if row["adjusts"]]
     for group, count in ((calls, 1), (corrections, 0)):
-        for shard in rollups(group, f"{host_id}{count}", count):
+        for shard in rollups(group, f"host-{next(_numbers)}", count):
             connection.execute(insert(table), dict(zip(ROLLUP_COLUMNS, shard, strict=True)))
 
 

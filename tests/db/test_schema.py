@@ -8,7 +8,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import func, select, text
+from sqlalchemy import CheckConstraint, func, inspect, select, text
 
 from db import schema
 from db.engine import open_engine
@@ -86,6 +86,21 @@ async def test_migrations_arrive_at_the_models(engine):
 
     async with engine.connect() as connection:
         assert await connection.run_sync(compare) == []
+
+
+async def test_migrations_name_constraints_as_the_models_do(engine):
+    def names(connection):
+        checks = inspect(connection).get_multi_check_constraints()
+        return {check["name"] for (_, table), found in checks.items() for check in found}
+
+    wanted = {
+        str(constraint.name)
+        for table in Base.metadata.tables.values()
+        for constraint in table.constraints
+        if isinstance(constraint, CheckConstraint)
+    }
+    async with engine.connect() as connection:
+        assert await connection.run_sync(names) == wanted
 
 
 def test_revisions_are_those_of_the_scripts():

@@ -219,8 +219,8 @@ def _create_ledger() -> None:
         _big("extra"),
         _big("lowered_from"),
         _fk("ai_budget_windows", "budget_id", "ai_budgets.id"),
-        sa.CheckConstraint("committed >= 0", name="ck_ai_budget_windows_committed"),
-        sa.CheckConstraint("overage >= 0", name="ck_ai_budget_windows_overage"),
+        sa.CheckConstraint("committed >= 0", name=op.f("ck_ai_budget_windows_committed")),
+        sa.CheckConstraint("overage >= 0", name=op.f("ck_ai_budget_windows_overage")),
         sa.PrimaryKeyConstraint("id", name="pk_ai_budget_windows"),
         _unique("ai_budget_windows", "budget_id", "starts_at"),
     )
@@ -244,7 +244,7 @@ def _create_ledger() -> None:
         _big("ticket"),
         _fk("ai_budget_leases", "window_id", "ai_budget_windows.id"),
         _fk("ai_budget_leases", "epoch_id", "ai_control_epochs.id"),
-        sa.CheckConstraint("spent <= granted", name="ck_ai_budget_leases_spent"),
+        sa.CheckConstraint("spent <= granted", name=op.f("ck_ai_budget_leases_spent")),
         sa.PrimaryKeyConstraint("window_id", "epoch_id", name="pk_ai_budget_leases"),
     )
     op.create_index("ix_ai_budget_leases_epoch_id", "ai_budget_leases", ["epoch_id"])

@@ -1,0 +1,162 @@
+"""Invariants I1 to I3, and what of I4 the database alone can tell."""
+
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
+
+from sqlalchemy import case, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import aliased
+
+from db.journal_records import FLAG_CEILING_VIOLATION, FLAG_UNBACKED
+from db.models import Budget, ChargeSetWindow, Epoch, Lease, UsageCost, Window
+from db.streaming import stream
+from db.verify_types import Finding, call_name
+from pricing.money import usd_from_nano
+
+ADJUSTMENTS = 0  # the epoch of no host
+FLAGGED = UsageCost.flags.bitwise_and(FLAG_CEILING_VIOLATION | FLAG_UNBACKED) != 0
+
+# What a row charges to a window, by the unit of the window's budget.
+CHARGES = {
+    "usd": UsageCost.cost_nano,
+    "tokens": UsageCost.charged_tokens,
+    "requests": UsageCost.charged_requests,
+}
+
+
+async def check_windows(connection: AsyncConnection) -> AsyncGenerator[Finding, None]:
+    """I1 and I3 of each window."""
+    async for row in stream(connection, _windows_query()):
+        for invariant, message in _window_problems(row):
+            subject = f"window {row.id} ({row.identity}, from {row.starts_at})"
+            yield Finding(invariant, subject, message)
+
+
+def _windows_query() -> Any:
+    """Each window with the sums of its leases and of the rows charged to it.
+
+    Rows are summed per charge set first: few sets, many rows.
+    """
+    sets = (
+        select(
+            UsageCost.charge_set_id,
+            *(func.sum(column).label(unit) for unit, column in CHARGES.items()),
+            *(
+                func.sum(case((FLAGGED, column), else_=0)).label(f"flagged_{unit}")
+                for unit, column in CHARGES.items()
+            ),
+        )
+        .where(UsageCost.charge_set_id.is_not(None))
+        .group_by(UsageCost.charge_set_id)
+        .subquery()
+    )
+    charges = (
+        select(
+            ChargeSetWindow.window_id,
+            *(func.sum(sets.c[unit]).label(unit) for unit in CHARGES),
+            *(func.sum(sets.c[f"flagged_{unit}"]).label(f"flagged_{unit}") for unit in CHARGES),
+        )
+        .join(sets, sets.c.charge_set_id == ChargeSetWindow.charge_set_id)
+        .group_by(ChargeSetWindow.window_id)
+        .subquery()
+    )
+    leases = (
+        select(
+            Lease.window_id,
+            func.sum(Lease.granted).label("granted"),
+            func.sum(Lease.spent).label("spent"),
+            func.sum(case((Lease.epoch_id == ADJUSTMENTS, Lease.granted), else_=0)).label(
+                "adjusted"
+            ),
+        )
+        .group_by(Lease.window_id)
+        .subquery()
+    )
+    return (
+        select(
+            Window.__table__,
+            Budget.identity,
+            Budget.unit,
+            Budget.limit_value,
+            leases.c.granted,
+            leases.c.spent,
+            leases.c.adjusted,
+            *(charges.c[name] for name in CHARGES),
+            *(charges.c[f"flagged_{name}"] for name in CHARGES),
+        )
+        .join(Budget, Window.budget_id == Budget.id)
+        .join(leases, leases.c.window_id == Window.id, isouter=True)
+        .join(charges, charges.c.window_id == Window.id, isouter=True)
+        .order_by(Window.id)
+    )
+
+
+def _window_problems(row: Any) -> Iterator[tuple[str, str]]:
+    granted, spent, adjusted = (int(value or 0) for value in (row.granted, row.spent, row.adjusted))
+    charged = int(getattr(row, row.unit) or 0)
+    flagged = int(getattr(row, f"flagged_{row.unit}") or 0)
+    bound = max(row.limit_value + row.extra, row.lowered_from)
+    # Corrections are booked whatever the limit: the call was made.
+    leased = row.committed - row.overage - max(adjusted, 0)
+    if leased > bound:
+        yield "I1a", f"{leased} {row.unit} are committed and not overage, its limit is {bound}"
+    if row.overage > flagged:
+        yield "I1c", f"overage is {row.overage} {row.unit}, flagged calls explain {flagged}"
+    if row.committed != granted:
+        yield "I3", f"{row.committed} {row.unit} are committed, its leases sum up to {granted}"
+    if spent != charged:
+        yield "I3", f"its leases spent {spent} {row.unit}, calls were charged {charged}"
+
+
+async def check_leases(connection: AsyncConnection) -> AsyncGenerator[Finding, None]:
+    """I2: a lease spends no more than it was granted."""
+    query = select(Lease.__table__).where(Lease.spent > Lease.granted)
+    async for row in stream(connection, query):
+        yield Finding(
+            "I2",
+            f"lease of epoch {row.epoch_id} in window {row.window_id}",
+            f"spent {row.spent} of {row.granted} granted",
+        )
+
+
+async def check_epochs(connection: AsyncConnection) -> AsyncGenerator[Finding, None]:
+    """A closed epoch has given back what it did not spend."""
+    query = (
+        select(Lease.__table__)
+        .join(Epoch, Lease.epoch_id == Epoch.id)
+        .where(Epoch.state == "closed", Lease.granted != Lease.spent)
+    )
+    async for row in stream(connection, query):
+        yield Finding(
+            "I4",
+            f"lease of epoch {row.epoch_id} in window {row.window_id}",
+            f"its epoch is closed, but it keeps {row.granted - row.spent} it did not spend",
+        )
+
+
+async def check_rows(connection: AsyncConnection) -> AsyncGenerator[Finding, None]:
+    """What a single row says of itself: a cost above its hold is flagged (I1c), and a correction
+    corrects a call."""
+    unflagged = select(UsageCost.call_id, UsageCost.cost_nano, UsageCost.hold_nano).where(
+        UsageCost.cost_nano > UsageCost.hold_nano, UsageCost.adjusts.is_(None), ~FLAGGED
+    )
+    async for row in stream(connection, unflagged):
+        cost, hold = usd_from_nano(row.cost_nano), usd_from_nano(row.hold_nano)
+        message = f"cost {cost} USD with a hold of {hold}, and is not flagged"
+        yield Finding("I1c", call_name(row.call_id), message)
+    corrected = aliased(UsageCost)
+    chained = (
+        select(UsageCost.call_id)
+        .join(corrected, UsageCost.adjusts == corrected.call_id)
+        .where(corrected.adjusts.is_not(None))
+    )
+    async for row in stream(connection, chained):
+        yield Finding("I4", call_name(row.call_id), "corrects a correction instead of a call")
+
+
+async def check_references(connection: AsyncConnection) -> AsyncGenerator[Finding, None]:
+    """Foreign keys can be off on SQLite; PostgreSQL keeps them always."""
+    if connection.dialect.name == "sqlite":
+        rows: Any = await connection.exec_driver_sql("PRAGMA foreign_key_check")
+        for row in rows:
+            yield Finding("references", f"{row[0]} row {row[1]}", f"refers to no row of {row[2]}")
