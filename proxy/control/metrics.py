@@ -40,6 +40,7 @@ class BudgetFigures(NamedTuple):
     """A budget in USD above key level, in its current window."""
 
     scope: str
+    period: str
     limit_nano: int
     spent_nano: int
     committed_nano: int
@@ -244,7 +245,7 @@ def _of_control(own: OwnFigures) -> Iterator[Metric]:
 
 def _of_budgets(budgets: tuple[BudgetFigures, ...]) -> Iterator[Metric]:
     families = [
-        GaugeMetricFamily(name, text, labels=("scope",))
+        GaugeMetricFamily(name, text, labels=("scope", "period"))
         for name, text in (
             ("tollkeeper_budget_limit_usd", "Limit of a budget above key level."),
             ("tollkeeper_budget_spent_usd", "Spent in the current window."),
@@ -255,7 +256,7 @@ def _of_budgets(budgets: tuple[BudgetFigures, ...]) -> Iterator[Metric]:
         reserved = each.committed_nano - each.spent_nano
         values = (each.limit_nano, each.spent_nano, reserved)
         for family, nano in zip(families, values, strict=True):
-            family.add_metric((each.scope,), nano / NANO_PER_USD)
+            family.add_metric((each.scope, each.period), nano / NANO_PER_USD)
     return iter(families)
 
 
