@@ -211,6 +211,17 @@ def sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
+def bytes_after(directory: Path, journal_id: bytes, position: tuple[int, int]) -> int:
+    """How much there is of a journal behind a position (segment, offset)."""
+    segment, offset = position
+    total = 0
+    for number in segments(directory, journal_id):
+        if number >= segment:
+            size = segment_path(directory, journal_id, number).stat().st_size
+            total += size - offset if number == segment else size
+    return max(total, 0)
+
+
 def sync_after(directory: Path, journal_id: bytes, segment: int) -> None:
     """Put the segments behind `segment` on disk, whoever writes them."""
     later = [number for number in segments(directory, journal_id) if number > segment]

@@ -13,10 +13,12 @@ from sqlalchemy.exc import DBAPIError
 
 from db import registry
 from db.journal_records import FLAG_CEILING_VIOLATION, FLAG_UNBACKED, Window
-from db.ledger_insert import Ended, SomeExisted, cost_rows, insert_rows
-from db.ledger_rows import FLAGS, Booking, book, rollups
+from db.ledger_corrections import charged_windows, insert_correction
+from db.ledger_insert import Ended, SomeExisted, insert_calls, insert_calls_carefully
+from db.ledger_rows import COLUMNS, FLAGS, Booking, book, rollups
 from db.ledger_types import (
     Batch,
+    Correction,
     DeadLetter,
     DescribePrice,
     Drained,
@@ -145,7 +147,7 @@ class Ledger:
         elsewhere is left out and says so."""
         try:
             return await self._drain(batches, careful=False)
-        except (SomeExisted, DBAPIError, ValueError, OverflowError) as exc:
+        except (SomeExisted, DBAPIError, ValueError, TypeError, OverflowError) as exc:
             if is_retryable(exc):
                 raise
             return await self._drain(batches, careful=True)
@@ -168,6 +170,11 @@ class Ledger:
 
         return await self._run(work)
 
+    async def adjust(self, correction: Correction) -> bool:
+        """Book the difference between what a call was charged and its true cost, under the epoch
+        of no host. False: this correction was booked before. Raises UnknownCall."""
+        return await self._run(lambda c: _adjust(c, self._references, correction, self._host_id))
+
     async def close(self) -> None:
         await self._transactions.close()
 
@@ -189,15 +196,15 @@ def _drain(
     moved = registry.advance_offset(connection, batch)
     if moved is not None:
         return moved
-    ended, dead = cost_rows(connection, references, batch, dead_letter)
-    fresh, refused = insert_rows(connection, ended, dead_letter, careful)
+    insert = insert_calls_carefully if careful else insert_calls
+    fresh, duplicates, dead = insert(connection, references, batch, dead_letter)
     leases, unbacked = _book(connection, references, batch.epoch_id, fresh)
     if fresh:
         UPSERT_ROLLUPS.many(connection, rollups([each.row for each in fresh], host_id))
     return Drained(
         rows=len(fresh),
-        duplicates=len(ended) - len(fresh) - refused,
-        dead=dead + refused,
+        duplicates=duplicates,
+        dead=dead,
         unbacked=unbacked,
         leases=leases,
     )
@@ -361,3 +368,22 @@ def _spent_totals(connection: Connection, window_ids: Sequence[int]) -> dict[int
         .group_by(Lease.window_id)
     )
     return {row[0]: int(row[1]) for row in connection.execute(query)}
+
+
+def _adjust(
+    connection: Connection, references: References, correction: Correction, host_id: str
+) -> bool:
+    row = insert_correction(connection, references, correction, host_id)
+    if row is None:
+        return False
+    values = dict(zip(COLUMNS, row, strict=True))
+    change = {"usd": values["cost_nano"], "tokens": values["charged_tokens"], "requests": 0}
+    windows = charged_windows(connection, values["charge_set_id"])
+    leases = _lock_leases(connection, ADJUSTMENTS, [id_ for id_, _ in windows])
+    _lock_windows(connection, [id_ for id_, _ in windows])
+    for id_, unit in windows:
+        granted, spent = leases[id_]
+        moved = (granted + change[unit], spent + change[unit], id_, ADJUSTMENTS)
+        BOOK_LEASES.one(connection, moved)
+        BOOK_WINDOWS.one(connection, (change[unit], 0, id_))
+    return True

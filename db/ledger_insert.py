@@ -1,5 +1,6 @@
 """The drain's cost rows: built from records, inserted once each. Moves no money."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from sqlalchemy import Connection
@@ -25,66 +26,81 @@ class Ended(NamedTuple):
     row: Row
 
 
-def cost_rows(
+class Inserted(NamedTuple):
+    fresh: list[Ended]  # rows that were not there before
+    duplicates: int
+    dead: int
+
+
+def insert_calls(
     connection: Connection, references: References, batch: Batch, dead_letter: DeadLetter
-) -> tuple[list[Ended], int]:
+) -> Inserted:
+    """All rows in one statement. Raises SomeExisted, and what the database says of a row that it
+    does not take; then `insert_calls_carefully` tells the good from the bad."""
     ended: list[Ended] = []
     dead = 0
-    for hold, settle in (*batch.settled, *((hold, None) for hold in batch.lost)):
+    for hold, settle in _records(batch):
         try:
-            references.check_principal(connection, hold)
-            if settle is None:
-                units = [references.unit(connection, window[0]) for window, _ in hold.amounts]
-                settle = lost_settlement(hold, units)
-            windows = tuple([window for window, _ in settle.charges])
-            row = settled_row(
-                hold,
-                settle,
-                references.charge_set_id(connection, windows),
-                references.user_id(connection, hold),
-                references.price_id(connection, settle.price_version, settle.model),
-            )
+            ended.append(_ended(connection, references, hold, settle))
         except UnknownReference as exc:
             dead_letter(hold, settle, str(exc))
             dead += 1
-            continue
-        ended.append(Ended(hold, settle, row))
-    return ended, dead
-
-
-# --- insert --------------------------------------------------------------------------------
-
-
-def insert_rows(
-    connection: Connection, ended: list[Ended], dead_letter: DeadLetter, careful: bool
-) -> tuple[list[Ended], int]:
-    """The calls whose rows were inserted, and how many the database refused."""
-    if careful:
-        return _insert_each(connection, ended, dead_letter)
     if not ended:
-        return ended, 0
+        return Inserted([], 0, dead)
     rows = [each.row for each in ended]
     if connection.dialect.name == "postgresql":
         inserted = insert_costs_returning(connection, rows)
-        return [each for each in ended if each.row[0] in inserted], 0
+        fresh = [each for each in ended if each.row[0] in inserted]
+        return Inserted(fresh, len(ended) - len(fresh), dead)
     if INSERT_COSTS.many(connection, rows).rowcount != len(rows):
         raise SomeExisted
-    return ended, 0
+    return Inserted(ended, 0, dead)
 
 
-def _insert_each(
-    connection: Connection, ended: list[Ended], dead_letter: DeadLetter
-) -> tuple[list[Ended], int]:
-    fresh, refused = [], 0
-    for each in ended:
-        row = tuple(x.replace("\0", "") if isinstance(x, str) else x for x in each.row)
+def insert_calls_carefully(
+    connection: Connection, references: References, batch: Batch, dead_letter: DeadLetter
+) -> Inserted:
+    """One by one, each in a savepoint: none stops the others."""
+    fresh: list[Ended] = []
+    duplicates = dead = 0
+    for hold, settle in _records(batch):
         try:
             with connection.begin_nested():
+                each = _ended(connection, references, hold, settle)
+                row = tuple(x.replace("\0", "") if isinstance(x, str) else x for x in each.row)
                 if INSERT_COSTS.one(connection, row).rowcount == 1:
-                    fresh.append(Ended(each.hold, each.settle, row))
-        except (DBAPIError, ValueError, OverflowError) as exc:
+                    fresh.append(each._replace(row=row))
+                else:
+                    duplicates += 1
+        except (UnknownReference, DBAPIError, ValueError, TypeError, OverflowError) as exc:
             if is_retryable(exc):
                 raise
-            dead_letter(each.hold, each.settle, str(getattr(exc, "orig", exc)))
-            refused += 1
-    return fresh, refused
+            references.forget()  # some of what it remembers may just have been rolled back
+            dead_letter(hold, settle, str(getattr(exc, "orig", exc)))
+            dead += 1
+    return Inserted(fresh, duplicates, dead)
+
+
+def _records(batch: Batch) -> Iterator[tuple[Hold, Settle | None]]:
+    yield from batch.settled
+    for hold in batch.lost:
+        yield hold, None
+
+
+def _ended(
+    connection: Connection, references: References, hold: Hold, settle: Settle | None
+) -> Ended:
+    """Raises UnknownReference."""
+    references.check_principal(connection, hold)
+    if settle is None:
+        units = [references.unit(connection, window[0]) for window, _ in hold.amounts]
+        settle = lost_settlement(hold, units)
+    windows = tuple([window for window, _ in settle.charges])
+    row = settled_row(
+        hold,
+        settle,
+        references.charge_set_id(connection, windows),
+        references.user_id(connection, hold),
+        references.price_id(connection, settle.price_version, settle.model),
+    )
+    return Ended(hold, settle, row)

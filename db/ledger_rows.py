@@ -1,11 +1,12 @@
 """From journal records to cost rows and rollups. Pure; the inner loop of the drain."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from db.journal_records import FLAG_UNBACKED, Amounts, Hold, Settle, Window
+from db.ledger_types import Correction
 from db.models import CostAnalytics, UsageCost
 from pricing.usage import Usage
 
@@ -21,6 +22,10 @@ COLUMNS = (
     "error", "response_id", "tags",
 )  # fmt: skip
 assert set(COLUMNS) == set(UsageCost.__table__.columns.keys())
+SUMMED = (
+    "input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens",
+    "cost_nano", "charged_tokens",
+)  # fmt: skip
 JSON_COLUMNS = frozenset(("usage", "cost_items", "tags"))  # already encoded in a row
 FLAGS = COLUMNS.index("flags")
 
@@ -112,6 +117,33 @@ def lost_settlement(hold: Hold, units: Sequence[str]) -> Settle:
         duration_ms=0,
         first_byte_ms=0,
     )
+
+
+def correction_row(
+    original: Mapping[str, Any],
+    so_far: Mapping[str, int],
+    correction: Correction,
+    price_id: int | None,
+) -> Row:
+    """A row of differences to `so_far`, the sums of the call's rows in SUMMED; usage and items
+    are the true ones, whole."""
+    usage = correction.usage
+    true = {name: usage.get(name, 0) for name in SUMMED}
+    true |= {"cost_nano": correction.cost_nano, "charged_tokens": total_tokens(usage)}
+    values = dict(original) | {name: true[name] - so_far[name] for name in SUMMED}
+    values |= {
+        "call_id": correction.call_id,
+        "adjusts": correction.adjusts,
+        "at_ms": correction.at_ms,
+        "usage": encode_json(usage).decode(),
+        "usage_source": correction.usage_source,
+        "price_id": price_id,
+        "cost_items": encode_json(correction.cost_items).decode(),
+        "tags": encode_json(original["tags"]).decode() if original["tags"] else None,
+        "hold_nano": 0,
+        "charged_requests": 0,
+    }
+    return tuple(values[name] for name in COLUMNS)
 
 
 # --- what rows move ------------------------------------------------------------------------

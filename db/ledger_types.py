@@ -60,6 +60,21 @@ class Drained(Struct, frozen=True):
     finished: bool = False  # with `moved`: the journal is finished already
 
 
+class Correction(Struct, frozen=True):
+    """What a call has really used and cost: of a lost one, or at other prices. `call_id` names the
+    row this makes, so that a correction made twice counts once."""
+
+    call_id: bytes
+    adjusts: bytes
+    at_ms: int
+    usage: dict[str, Any]
+    usage_source: str
+    price_version: str
+    model: str  # the table entry, provider/model
+    cost_nano: int  # the whole cost, not the difference
+    cost_items: list[tuple[str, int, int]]
+
+
 class LeaseRequest(Struct, frozen=True):
     """Change a lease by `delta`; for `delta > 0` anything from `at_least` up will do."""
 

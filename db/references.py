@@ -78,7 +78,7 @@ class References:
     def user_id(self, connection: Connection, hold: Hold) -> int | None:
         if not hold.user:
             return None
-        identity = (hold.organization_id, hold.user[:128])
+        identity = (hold.organization_id, _storable(hold.user, 128))
         known = self._users.get(identity)
         if known is None:
             keys = {"organization_id": identity[0], "name": identity[1]}
@@ -94,7 +94,7 @@ class References:
         if known is None:
             described = self._describe_price(version, model) or NOT_DESCRIBED
             version_id = self._version_id(connection, version, described)
-            keys = {"price_version_id": version_id, "model": model[:256]}
+            keys = {"price_version_id": version_id, "model": _storable(model, 256)}
             known = _find_or_make(connection, ModelCost, keys, {"entry": described.entry})
             self._prices[version, model] = known
         return known
@@ -108,7 +108,7 @@ class References:
             "overlays": is_.overlays,
             "created_at_ms": self._now_ms(),
         }
-        return _find_or_make(connection, PriceVersion, {"version": version}, values)
+        return _find_or_make(connection, PriceVersion, {"version": _storable(version, 96)}, values)
 
     def unit(self, connection: Connection, budget_id: int) -> str:
         unit = self._units.get(budget_id)
@@ -146,6 +146,11 @@ class References:
         members = [{"charge_set_id": set_id, "window_id": id_} for id_ in ids]
         connection.execute(insert_new(connection, table, ("charge_set_id", "window_id")), members)
         return set_id
+
+
+def _storable(text: str, chars_max: int) -> str:
+    """PostgreSQL takes no NUL and no more than the column's length."""
+    return text.replace("\0", "")[:chars_max]
 
 
 def _find_or_make(

@@ -20,7 +20,7 @@ from tenacity import (
 
 from db.dead_letters import DeadLetters
 from db.journal import Damage, JournalReader, Lock, delete_before, delete_journal
-from db.journal_files import sync_after
+from db.journal_files import bytes_after, sync_after
 from db.journal_records import Hold, Settle, Window
 from db.ledger import Ledger
 from db.ledger_types import (
@@ -103,11 +103,12 @@ class Writer:
         self._journals: dict[bytes, _Journal] = {}
         self._finished: set[bytes] = set()  # to be deleted once old enough
 
-    @property
-    def depth(self) -> int:
-        """Records read from journals and not yet committed."""
-        batches = [j.pending for j in self._journals.values() if j.pending is not None]
-        return sum(len(batch.settled) + len(batch.lost) for batch in batches)
+    def backlog_bytes(self) -> int:
+        """Of journals, not in the ledger yet."""
+        return sum(
+            bytes_after(self._directory, journal_id, journal.committed)
+            for journal_id, journal in self._journals.items()
+        )
 
     def open(self, journal_id: bytes, state: JournalState) -> None:
         """Follow a journal from where the ledger says it was drained to. Raises JournalError."""

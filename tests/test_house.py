@@ -28,7 +28,8 @@ SCRIPT_LINES_MAX = 20
 
 # What a worker has no use for, and would pay for in memory and start-up time.
 HEAVY = {"aiosqlite", "alembic", "asyncpg", "click", "httpx", "litellm", "rich", "sqlalchemy"}
-SHARED = r"proxy\.(wire|config|scopes|windows|errors)"  # modules of proxy/ for both planes
+# modules of proxy/ for both planes
+SHARED = r"proxy(\.(wire|channel|metrics|config|scopes|windows|errors))?"
 WIRING = r"proxy/(app|cli(_\w+)?|__main__)\.py|proxy/demo/.*"
 
 # files, modules of ours they may import, other packages they may import; the first match decides

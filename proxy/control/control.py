@@ -21,6 +21,7 @@ from db.transactions import is_retryable
 from pricing.table import TABLES_DIR
 from proxy.config import Config
 from proxy.control import snapshots
+from proxy.control.metrics import Counts
 from proxy.control.opening import Parts, declare, open_parts
 from proxy.control.prices import Prices
 from proxy.control.session import Session
@@ -55,6 +56,7 @@ class Control:
         self.fatal = asyncio.Event()
         self.snapshot: Snapshot | None = None
         self.parts: Parts | None = None
+        self.counts = Counts()
         self._prices = Prices(tables)
         self._selected: PricesEntry | None = None
         self._dead_letters = DeadLetters(Path(config.journal.dir))
@@ -73,6 +75,19 @@ class Control:
     @property
     def ready(self) -> bool:
         return self.snapshot is not None
+
+    @property
+    def in_force(self) -> int:
+        """The newest snapshot that every worker has acknowledged; 0: there is no worker yet."""
+        return max(min((s.acked for s in self._sessions if s.journal_id), default=0), 0)
+
+    @property
+    def workers(self) -> list[dict[str, int]]:
+        return [{"pid": s.pid, "revision": s.acked} for s in self._sessions if s.journal_id]
+
+    @property
+    def dead_letters(self) -> int:
+        return self._dead_letters.count
 
     @property
     def outage(self) -> bool:
@@ -301,6 +316,8 @@ class Control:
         assert self.parts is not None
         leases = self.parts.leases
         leases.on_status(session.journal_id, status)
+        if status.metrics:
+            self.counts.update(session.journal_id, status.metrics)
         if leases.waiting:
             leases.grant()
 
@@ -319,6 +336,7 @@ class Control:
 
     def on_gone(self, session: Session) -> None:
         self._sessions.discard(session)
+        self.counts.bury(session.journal_id)
         if not self._sessions:
             self._all_gone.set()
         if self.parts is None:

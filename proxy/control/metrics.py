@@ -1,0 +1,280 @@
+"""`/metrics`: the workers' counts added up, and control's own, in Prometheus' text format.
+
+Rendering thousands of series takes milliseconds, so it is done in a thread, from a copy.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from pricing.money import NANO_PER_USD
+from proxy.metrics import (
+    CALLS,
+    COST_NANO,
+    DURATION,
+    DURATION_US,
+    FIRST_CHUNK,
+    FIRST_TOKEN_COUNT,
+    OVERHEAD,
+    OVERHEAD_US,
+    ROW_LENGTH,
+    TOKENS,
+    US_PER_S,
+    Labels,
+    Totals,
+    decode_totals,
+)
+
+SERIES_MAX = 10_000  # of all workers, dead ones included
+
+
+class BudgetFigures(NamedTuple):
+    """A budget in USD above key level, in its current window."""
+
+    scope: str
+    period: str
+    limit_nano: int
+    spent_nano: int
+    committed_nano: int
+
+
+class OwnFigures(NamedTuple):
+    """What control counts itself."""
+
+    version: str
+    pricing_version: str
+    retries: int
+    rows: int
+    duplicates: int
+    dead_letters: int
+    queue_bytes: int
+    waiting: int
+    workers: int
+    outage: bool
+    budgets: tuple[BudgetFigures, ...] = ()
+
+
+class Counts:
+    """The totals of every worker. Those of a dead one stay in the sums: counters never fall."""
+
+    def __init__(self) -> None:
+        self._live: dict[bytes, Totals] = {}
+        self._live_rows: dict[bytes, dict[Labels, list[int]]] = {}
+        self._dead = Totals()
+        self._dead_rows: dict[Labels, list[int]] = {}
+
+    def update(self, journal_id: bytes, data: bytes) -> None:
+        """Raises msgspec.MsgspecError for what no worker of this version sends."""
+        totals = decode_totals(data)
+        rows = self._live_rows.setdefault(journal_id, {})
+        for labels, values in totals.rows:
+            if len(values) == ROW_LENGTH and (labels in rows or len(rows) < SERIES_MAX):
+                rows[labels] = values
+        totals.rows = []
+        self._live[journal_id] = totals
+
+    def bury(self, journal_id: bytes) -> None:
+        """A worker is gone: nothing of it is in flight any more."""
+        totals = self._live.pop(journal_id, None)
+        if totals is None:
+            return
+        _add_rows(self._dead_rows, self._live_rows.pop(journal_id))
+        for name in ("blocked", "lookups", "problems"):
+            _add_counts(getattr(self._dead, name), getattr(totals, name))
+
+    def sums(self) -> tuple[dict[Labels, list[int]], Totals]:
+        """All workers together; a copy."""
+        rows: dict[Labels, list[int]] = {}
+        sums = Totals()
+        for part in (self._dead_rows, *self._live_rows.values()):
+            _add_rows(rows, part)
+        for totals in (self._dead, *self._live.values()):
+            sums.in_flight += totals.in_flight
+            for name in ("blocked", "lookups", "problems"):
+                _add_counts(getattr(sums, name), getattr(totals, name))
+        return rows, sums
+
+
+def render(rows: dict[Labels, list[int]], sums: Totals, own: OwnFigures) -> bytes:
+    registry = CollectorRegistry()
+    registry.register(_Families([*_of_calls(rows), *_of_workers(sums), *_of_control(own)]))
+    return generate_latest(registry)
+
+
+class _Families(Collector):
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+# --- calls ---------------------------------------------------------------------------------
+
+
+def _of_calls(rows: dict[Labels, list[int]]) -> Iterator[Metric]:
+    requests = CounterMetricFamily(
+        "tollkeeper_requests",
+        "Calls that ended.",
+        labels=("provider", "model", "operation", "status", "error_type"),
+    )
+    for labels, values in rows.items():
+        requests.add_metric(labels, values[CALLS])
+    yield requests
+    yield from _of_spend(rows)
+    yield _histogram(
+        "tollkeeper_request_duration_seconds",
+        "From the request's head to the reply's end.",
+        ("provider", "operation"),
+        _grouped(rows, (0, 2), DURATION, len(DURATION_US)),
+        DURATION_US,
+    )
+    yield _histogram(
+        "tollkeeper_time_to_first_chunk_seconds",
+        "From the request's head to the first byte of the reply.",
+        ("provider", "operation"),
+        _grouped(rows, (0, 2), FIRST_CHUNK, len(DURATION_US)),
+        DURATION_US,
+    )
+    yield _histogram(
+        "tollkeeper_overhead_seconds",
+        "Spent in Tollkeeper before the request is forwarded.",
+        ("provider",),
+        _grouped(rows, (0,), OVERHEAD, len(OVERHEAD_US)),
+        OVERHEAD_US,
+    )
+
+
+def _of_spend(rows: dict[Labels, list[int]]) -> Iterator[Metric]:
+    tokens = CounterMetricFamily(
+        "tollkeeper_tokens",
+        "Tokens; cache_read and cache_write are part of input, reasoning of output.",
+        labels=("provider", "model", "type"),
+    )
+    cost = CounterMetricFamily(
+        "tollkeeper_cost_usd", "Cost of settled calls.", labels=("provider", "model")
+    )
+    width = FIRST_TOKEN_COUNT + len(TOKENS) - COST_NANO
+    for labels, (nano, *counts) in _grouped(rows, (0, 1), COST_NANO, width - 2).items():
+        cost.add_metric(labels, nano / NANO_PER_USD)
+        for kind, count in zip(TOKENS, counts, strict=True):
+            if count:
+                tokens.add_metric((*labels, kind), count)
+    yield tokens
+    yield cost
+
+
+def _grouped(
+    rows: dict[Labels, list[int]], by: tuple[int, ...], start: int, bounds: int
+) -> dict[tuple[str, ...], list[int]]:
+    """Rows added up under fewer labels: the `bounds + 2` places from `start` on."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for labels, values in rows.items():
+        _add(groups, tuple(labels[index] for index in by), values[start : start + bounds + 2])
+    return groups
+
+
+def _histogram(
+    name: str,
+    text: str,
+    labels: tuple[str, ...],
+    groups: dict[tuple[str, ...], list[int]],
+    bounds_us: tuple[int, ...],
+) -> Metric:
+    family = HistogramMetricFamily(name, text, labels=labels)
+    names = [*(repr(bound / US_PER_S) for bound in bounds_us), "+Inf"]
+    for values, (total_us, *buckets) in groups.items():
+        if not any(buckets):
+            continue
+        cumulated, seen = [], 0
+        for bound, count in zip(names, buckets, strict=True):
+            seen += count
+            cumulated.append((bound, float(seen)))
+        family.add_metric(values, cumulated, total_us / US_PER_S)
+    return family
+
+
+# --- the rest ------------------------------------------------------------------------------
+
+
+def _of_workers(sums: Totals) -> Iterator[Metric]:
+    counters = (
+        ("tollkeeper_budget_blocked", "Calls refused for a budget.", "scope_kind", sums.blocked),
+        ("tollkeeper_price_lookup", "Prices looked up.", "status", sums.lookups),
+        ("tollkeeper_problems", "Operational errors, logged each.", "event", sums.problems),
+    )
+    for name, text, label, counts in counters:
+        family = CounterMetricFamily(name, text, labels=(label,))
+        for value, count in sorted(counts.items()):
+            family.add_metric((value,), count)
+        yield family
+    yield GaugeMetricFamily("tollkeeper_in_flight_requests", "Calls in flight.", sums.in_flight)
+
+
+def _of_control(own: OwnFigures) -> Iterator[Metric]:
+    counters = (
+        ("tollkeeper_ledger_write_retries", "Transactions that were repeated.", own.retries),
+        ("tollkeeper_ledger_rows", "Cost rows written.", own.rows),
+        ("tollkeeper_ledger_duplicates", "Rows that were there already.", own.duplicates),
+        ("tollkeeper_dead_letters", "Records the ledger could not take.", own.dead_letters),
+    )
+    for name, text, value in counters:
+        yield CounterMetricFamily(name, text, value)
+    gauges = (
+        ("tollkeeper_ledger_queue_depth", "Journal bytes not in the ledger.", own.queue_bytes),
+        ("tollkeeper_ledger_outage", "1: the ledger is out of reach.", int(own.outage)),
+        ("tollkeeper_waiting_calls", "Calls that wait for money to be leased.", own.waiting),
+        ("tollkeeper_workers", "Workers connected.", own.workers),
+    )
+    for name, text, value in gauges:
+        yield GaugeMetricFamily(name, text, value)
+    labels = ("version", "pricing_version")
+    build = GaugeMetricFamily("tollkeeper_build_info", "Always 1.", labels=labels)
+    build.add_metric((own.version, own.pricing_version), 1)
+    yield build
+    yield from _of_budgets(own.budgets)
+
+
+def _of_budgets(budgets: tuple[BudgetFigures, ...]) -> Iterator[Metric]:
+    families = [
+        GaugeMetricFamily(name, text, labels=("scope", "period"))
+        for name, text in (
+            ("tollkeeper_budget_limit_usd", "Limit of a budget above key level."),
+            ("tollkeeper_budget_spent_usd", "Spent in the current window."),
+            ("tollkeeper_budget_reserved_usd", "Committed and not spent."),
+        )
+    ]
+    for each in budgets:
+        reserved = each.committed_nano - each.spent_nano
+        values = (each.limit_nano, each.spent_nano, reserved)
+        for family, nano in zip(families, values, strict=True):
+            family.add_metric((each.scope, each.period), nano / NANO_PER_USD)
+    return iter(families)
+
+
+# --- adding up -----------------------------------------------------------------------------
+
+
+def _add(groups: dict[tuple[str, ...], list[int]], key: tuple[str, ...], more: list[int]) -> None:
+    known = groups.get(key)
+    groups[key] = list(more) if known is None else [a + b for a, b in zip(known, more, strict=True)]
+
+
+def _add_rows(into: dict[Labels, list[int]], rows: dict[Labels, list[int]]) -> None:
+    for labels, values in rows.items():
+        known = into.get(labels)
+        both = values if known is None else [a + b for a, b in zip(known, values, strict=True)]
+        into[labels] = list(both)
+
+
+def _add_counts(into: dict[str, int], more: dict[str, int]) -> None:
+    for name, count in more.items():
+        into[name] = into.get(name, 0) + count
