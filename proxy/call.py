@@ -45,6 +45,7 @@ class Call:
         "exchange",
         "facts",
         "first_byte_ns",
+        "forwarded_ns",
         "held",
         "key_name",
         "meter",
@@ -94,6 +95,7 @@ class Call:
         self.exchange: Exchange | None = None
         self.meter: Meter | None = None
         self.status = 0  # the provider's status; 0: none came
+        self.forwarded_ns = 0
         self.first_byte_ns = 0
         self.error = ""
         self.refusal: Refusal | None = None  # what we answered ourselves
@@ -105,6 +107,11 @@ class Call:
         assert self.provider is not None
         path = self.provider.origin.path_prefix + self.path
         return path + b"?" + self.query if self.query else path
+
+    @property
+    def streams(self) -> bool:
+        """Whether the request asks for a stream."""
+        return self.facts is not None and self.facts.stream
 
     @property
     def sent(self) -> bool:

@@ -106,6 +106,7 @@ class Gateway:
         call = Call(client, state, self._ids.new(at_ms), at_ms)
         call.task = asyncio.current_task()
         self.in_flight.add(call)
+        self._telemetry.metrics.in_flight = len(self.in_flight)
         self._idle.clear()
         try:
             await self._run(call)
@@ -270,6 +271,7 @@ class Gateway:
             call.exchange.release()
         call.client.unwatch()
         self.in_flight.discard(call)
+        self._telemetry.metrics.in_flight = len(self.in_flight)
         if not self.in_flight:
             self._idle.set()
         self._telemetry.ended(call)

@@ -22,6 +22,7 @@ async def pass_through(call: Call, pool: Pool, body_bytes_max: int) -> None:
         None,
     )
     exchange = call.exchange = pool.exchange()
+    call.forwarded_ns = time.perf_counter_ns()
     await pool.send(exchange, provider.origin, head, _body(call, body_bytes_max))
     call.status = exchange.status
     call.first_byte_ns = time.perf_counter_ns()

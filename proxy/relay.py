@@ -37,6 +37,7 @@ async def forward(call: Call, pool: Pool) -> Exchange:
         len(body),
     )
     exchange = call.exchange = pool.exchange()
+    call.forwarded_ns = time.perf_counter_ns()
     await pool.send(exchange, provider.origin, head, body)
     call.status = exchange.status
     call.first_byte_ns = time.perf_counter_ns()

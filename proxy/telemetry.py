@@ -10,10 +10,11 @@ import msgspec
 
 from pricing.money import usd_from_nano
 from proxy.call import Call
-from proxy.metrics import Metrics
+from proxy.metrics import OTHER, Metrics
 
 _FLUSH_S = 0.1
 _BUFFER_BYTES_MAX = 1024 * 1024
+_BLOCKED = frozenset(["budget_exceeded", "budget_busy", "cost_cap_exceeded"])
 _encode = msgspec.json.Encoder().encode
 
 
@@ -91,7 +92,38 @@ class Telemetry:
 
 
 def record_metrics(metrics: Metrics, call: Call, duration_ns: int) -> None:
-    """Count a call under closed, low-cardinality labels."""
+    """Count a call under closed, low-cardinality labels: a model is one of the price table."""
+    refusal, done = call.refusal, call.outcome
+    usage = done.usage if done is not None else None
+    price = done.price if done is not None else call.price
+    if call.facts is not None:
+        metrics.price_lookup(priced=price is not None and not price.unpriced)
+    if refusal is not None and refusal.code in _BLOCKED:
+        metrics.blocked(str(refusal.details.get("scope", "call")).partition("/")[0])
+    first_ns = call.first_byte_ns
+    metrics.call(
+        call.provider.name if call.provider is not None else OTHER,
+        price.model if price is not None and not price.unpriced else OTHER,
+        call.route.operation or call.route.name if call.route is not None else OTHER,
+        str(call.refusal_status(refusal) if refusal is not None else call.status),
+        refusal.code if refusal is not None else call.error,
+        duration_us=duration_ns // 1000,
+        first_chunk_us=(first_ns - call.began_ns) // 1000 if first_ns and call.streams else -1,
+        overhead_us=_overhead_us(call, duration_ns) if first_ns else -1,
+        input_tokens=usage.input_tokens if usage is not None else 0,
+        output_tokens=usage.output_tokens if usage is not None else 0,
+        cache_read_tokens=usage.cache_read_tokens if usage is not None else 0,
+        cache_write_tokens=usage.cache_write_tokens if usage is not None else 0,
+        reasoning_tokens=usage.reasoning_tokens if usage is not None else 0,
+        cost_nano=done.cost.nano if done is not None else 0,
+    )
+
+
+def _overhead_us(call: Call, duration_ns: int) -> int:
+    """Time before the request went out, and after the answer to one that is not a stream began."""
+    before = call.forwarded_ns - call.began_ns
+    after = 0 if call.streams else duration_ns - (call.first_byte_ns - call.began_ns)
+    return (before + after) // 1000
 
 
 def call_line(call: Call, duration_ns: int) -> dict[str, object]:
