@@ -4,7 +4,7 @@ import os
 import uuid
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import event, select, update
 
 from db.journal_records import FLAG_UNBACKED, Hold
 from db.ledger_corrections import UnknownCall
@@ -394,10 +394,10 @@ async def test_a_correction_needs_its_call(bank, epoch_id):
 
 async def test_a_failed_commit_is_told_from_a_failed_statement(bank):
     def work(connection):
-        def fail():
+        def fail(_connection):
             raise OSError("connection lost")
 
-        connection.get_transaction().commit = fail
+        event.listen(connection, "commit", fail, once=True)
 
     with pytest.raises(OutcomeUnknown):
         await bank.transactions.run(work)
