@@ -2,9 +2,10 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from db import schema
 from db.engine import open_engine
 from tests.databases import Postgres, find_postgres
+from tests.db.books import Books, clean_books
 
 TEMPLATE = "migrated"
 
@@ -82,3 +84,19 @@ async def engine(url: str) -> AsyncIterator[AsyncEngine]:
     engine = open_engine(url)
     yield engine
     await engine.dispose()
+
+
+@pytest.fixture
+def write(engine: AsyncEngine) -> Callable[..., Awaitable[Any]]:
+    """Run a function on a connection and commit."""
+
+    async def write(function: Callable[..., Any], *arguments: object, **options: object) -> Any:
+        async with engine.begin() as connection:
+            return await connection.run_sync(lambda sync: function(sync, *arguments, **options))
+
+    return write
+
+
+@pytest.fixture
+async def books(write: Callable[..., Awaitable[Books]]) -> Books:
+    return await write(clean_books)

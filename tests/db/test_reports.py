@@ -34,17 +34,6 @@ async def connection(engine):
         yield connection
 
 
-@pytest.fixture
-def write(engine):
-    """Run a function on a connection and commit."""
-
-    async def write(function, *arguments, **options):
-        async with engine.begin() as connection:
-            return await connection.run_sync(lambda sync: function(sync, *arguments, **options))
-
-    return write
-
-
 async def listed(connection, **filters):
     return [call async for call in calls(connection, Filters(**filters))]
 

@@ -1,129 +1,28 @@
 """A clean ledger verifies; each way of damaging it is found, and only that."""
 
-from dataclasses import dataclass
-
 import pytest
-from sqlalchemy import Connection, insert, text, update
+from sqlalchemy import text, update
 
 from db.engine import open_engine
 from db.errors import DatabaseUnusable
-from db.journal import JournalWriter
 from db.models import (
     Budget,
-    ChargeSet,
-    ChargeSetWindow,
     CostAnalytics,
     Epoch,
-    JournalOffset,
     Lease,
     ModelCost,
     UsageCost,
     Window,
 )
 from db.verify import FINDINGS_MAX, verify
+from tests.db.books import CEILING_COST, COST, Books, changed
 from tests.factories import (
-    NOW_MS,
     KeyIds,
-    a_hold,
-    a_lease,
     a_row,
-    a_settle,
-    a_stored_key,
     a_stored_price,
-    a_uuid7,
     insert_rows,
     roll_up,
-    stored,
 )
-
-COST = 100_000  # of `a_row`: 100 tokens in at 250, 50 out at 1,500 nano-USD
-CEILING = {"input_tokens": 1000, "output_tokens": 500}
-CEILING_COST = 1_000_000
-
-
-@dataclass
-class Books:
-    """A ledger with a budget per unit on the same calls: window ids by unit."""
-
-    key: KeyIds
-    price_id: int
-    epoch_id: int
-    charge_set_id: int
-    windows: dict[str, int]
-    rows: list[bytes]  # complete, lost, unreachable, corrected, its correction
-
-
-def clean_books(connection: Connection) -> Books:
-    key = a_stored_key(connection)
-    price_id = a_stored_price(connection)
-    epoch_id = stored(
-        connection, Epoch,
-        host_id="host", boot_id="boot", state="open", opened_at_ms=NOW_MS, seen_at_ms=NOW_MS,
-    )  # fmt: skip
-    windows = {unit: _window(connection, unit) for unit in ("usd", "tokens", "requests")}
-    set_id = stored(connection, ChargeSet, digest="0" * 64)
-    members = [{"charge_set_id": set_id, "window_id": id_} for id_ in windows.values()]
-    connection.execute(insert(ChargeSetWindow), members)
-    common = {"charge_set_id": set_id, "price_id": price_id}
-    lost = {
-        "ending": "lost", "usage": CEILING, "cost_nano": CEILING_COST, "cost_items": None,
-        "charged_tokens": 1500,
-    }  # fmt: skip
-    unreachable = {
-        "ending": "unreachable", "usage": None, "usage_source": "none", "cost_nano": 0,
-        "cost_items": None, "charged_tokens": 0,
-    }  # fmt: skip
-    corrected = a_row(key, **common, **lost)
-    correction = a_row(
-        key, **common, adjusts=corrected["call_id"], cost_nano=COST - CEILING_COST,
-        cost_items=None, charged_tokens=150 - 1500, charged_requests=0,
-    )  # fmt: skip
-    rows = [
-        a_row(key, **common),
-        a_row(key, **common, **lost),
-        a_row(key, **common, **unreachable),
-        corrected,
-        correction,
-    ]
-    insert_rows(connection, *rows)
-    roll_up(connection, *rows)
-    spent = {"usd": COST + 2 * CEILING_COST, "tokens": 150 + 2 * 1500, "requests": 4}
-    adjusted = {"usd": COST - CEILING_COST, "tokens": 150 - 1500, "requests": 0}
-    for unit, window_id in windows.items():
-        granted = spent[unit] + 1000  # 1000 is in somebody's slice
-        a_lease(connection, window_id, epoch_id, granted, spent[unit])
-        a_lease(connection, window_id, 0, adjusted[unit], adjusted[unit])
-        committed = update(Window).where(Window.id == window_id)
-        connection.execute(committed.values(committed=granted + adjusted[unit]))
-    return Books(key, price_id, epoch_id, set_id, windows, [row["call_id"] for row in rows])
-
-
-def _window(connection: Connection, unit: str) -> int:
-    budget_id = stored(
-        connection, Budget,
-        identity=f"organization/acme|{unit}|day", scope_kind="organization", unit=unit,
-        limit_value=10_000_000, period="day", source="config", created_at_ms=NOW_MS,
-    )  # fmt: skip
-    return stored(connection, Window, budget_id=budget_id, starts_at=0)
-
-
-@pytest.fixture
-def write(engine):
-    async def write(function, *arguments):
-        async with engine.begin() as connection:
-            return await connection.run_sync(function, *arguments)
-
-    return write
-
-
-@pytest.fixture
-async def books(write):
-    return await write(clean_books)
-
-
-def changed(model, where, **values):
-    """A function that damages rows."""
-    return lambda connection: connection.execute(update(model).where(*where).values(**values))
 
 
 def of_window(books, unit):
@@ -319,100 +218,3 @@ async def test_passes_are_priced_by_their_own_model(engine, write, books, stored
         await write(changed(ModelCost, [ModelCost.id == small], entry=entry))
     expected = {"I5"} if stored_price == "0.000000002" else set()
     assert {finding.invariant for finding in await verify(engine)} == expected
-
-
-# --- journals ------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def journal(tmp_path):
-    writer = JournalWriter.create(tmp_path / "journal", epoch_id=1, host_id="h", boot_id="b")
-    yield writer
-    writer.close()
-
-
-async def with_journal(write, books, journal, **values):
-    values = {"segment": 0, "offset": journal.position[1]} | values
-    row = {"journal_id": journal.journal_id, "epoch_id": books.epoch_id, **values}
-    await write(lambda connection: connection.execute(insert(JournalOffset).values(**row)))
-
-
-@pytest.fixture
-async def journaled(write, books, journal):
-    """Two calls: one settled and drained, one still open."""
-    done, open_ = a_hold(a_uuid7()), a_hold(a_uuid7())
-    journal.append_hold(done)
-    journal.append_hold(open_)
-    journal.append_settle(a_settle(done, charge=COST))
-    row = a_row(books.key, call_id=done.call_id, price_id=books.price_id)
-    await write(insert_rows, row)
-    await write(roll_up, row)
-    return done.call_id, open_.call_id
-
-
-async def test_drained_calls_have_their_rows(engine, write, books, journal, journaled, tmp_path):
-    await with_journal(write, books, journal)
-    assert await verify(engine, journal_dir=tmp_path / "journal") == []
-
-
-async def test_call_without_a_row_is_found(engine, write, books, journal, tmp_path):
-    hold = a_hold(a_uuid7())
-    journal.append_hold(hold)
-    journal.append_settle(a_settle(hold))
-    await with_journal(write, books, journal)
-    (finding,) = await verify(engine, journal_dir=tmp_path / "journal")
-    assert finding.invariant == "I4"
-    assert f"journal {journal.journal_id.hex()} has it, but no cost row" in finding.message
-
-
-async def test_calls_behind_the_offset_are_not_expected(engine, write, books, journal, tmp_path):
-    start = journal.position[1]
-    hold = a_hold(a_uuid7())
-    journal.append_hold(hold)
-    journal.append_settle(a_settle(hold))
-    await with_journal(write, books, journal, offset=start)
-    assert await verify(engine, journal_dir=tmp_path / "journal") == []
-
-
-async def test_open_holds_of_a_finished_journal_have_rows_too(
-    engine, write, books, journal, journaled, tmp_path
-):
-    await with_journal(write, books, journal, finished=True)
-    (finding,) = await verify(engine, journal_dir=tmp_path / "journal")
-    assert finding.invariant == "I4"
-    lost = a_row(
-        books.key, call_id=journaled[1], price_id=books.price_id, ending="lost", usage=CEILING,
-        cost_nano=CEILING_COST, cost_items=None,
-    )  # fmt: skip
-    await write(insert_rows, lost)
-    await write(roll_up, lost)
-    assert await verify(engine, journal_dir=tmp_path / "journal") == []
-
-
-async def test_row_that_differs_from_its_journal_is_found(
-    engine, write, books, journal, journaled, tmp_path
-):
-    await with_journal(write, books, journal)
-    doubled = {"usage": {"input_tokens": 200, "output_tokens": 100}, "cost_nano": 2 * COST}
-    await write(changed(UsageCost, [UsageCost.call_id == journaled[0]], cost_items=None, **doubled))
-    findings = await verify(engine, journal_dir=tmp_path / "journal")
-    (finding,) = [finding for finding in findings if finding.invariant == "I4"]
-    assert finding.message == "costs 0.0002 USD, in its journal 0.0001"
-
-
-async def test_long_journals_are_compared_in_pieces(engine, write, books, journal, tmp_path):
-    holds = [a_hold(a_uuid7()) for _ in range(2_100)]
-    for hold in holds:
-        journal.append_hold(hold)
-        journal.append_settle(a_settle(hold, charge=COST))
-    rows = [a_row(books.key, call_id=h.call_id, price_id=books.price_id) for h in holds[:-1]]
-    await write(insert_rows, *rows)
-    await write(roll_up, *rows)
-    await with_journal(write, books, journal)
-    (finding,) = await verify(engine, journal_dir=tmp_path / "journal")
-    assert finding.invariant == "I4"
-
-
-async def test_journals_that_are_elsewhere_are_skipped(engine, write, books, journal, tmp_path):
-    await with_journal(write, books, journal)
-    assert await verify(engine, journal_dir=tmp_path / "nowhere") == []
