@@ -15,7 +15,17 @@ class Refused:
 
     caller: Caller
     exception: str  # class, as the SDK names it
+    code: str
     message: str
+
+
+def _refused(caller: Caller, exc: Any) -> Refused:
+    """Each SDK keeps the body's error in a place of its own."""
+    name = f"{type(exc).__module__.partition('.')[0]}.{type(exc).__name__}"
+    body = getattr(exc, "body", None) or getattr(exc, "details", None) or {}
+    error = body.get("error", body)
+    code = error.get("code") or error.get("type") or ""
+    return Refused(caller, name, str(code), str(error.get("message") or exc))
 
 
 class Sdks:
@@ -40,8 +50,7 @@ class Sdks:
             except self._refusals as exc:
                 if getattr(exc, "status_code", exc.code) != TOO_MANY_REQUESTS:
                     raise
-                name = f"{type(exc).__module__.partition('.')[0]}.{type(exc).__name__}"
-                return Refused(caller, name, str(exc))
+                return _refused(caller, exc)
             return None
 
         return once

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,14 @@ from proxy.demo.ledger_view import LedgerView, ledger_view
 from proxy.demo.provider import SimulatedProvider
 from proxy.demo.proxy_process import free_port, running
 from proxy.demo.scenario import CALLERS, UPSTREAM_KEY, config_yaml
-from proxy.demo.screen import View, draw, print_line, summary
+from proxy.demo.screen import View, draw, print_lines, summary
 from proxy.demo.serving import served
 from proxy.demo.story import Story
 
+INTRODUCTION = """
+Five programs of three teams call OpenAI, Anthropic and Google models through Tollkeeper. The
+provider is simulated; the SDKs, the proxy, the prices and the ledger are the real ones.
+"""
 CHUNK_DELAY_S = 0.012
 POLL_S = 0.3
 
@@ -68,21 +73,16 @@ async def _run(console: Console, stage: Stage, *, once: bool) -> bool:
 
 async def _tell(console: Console, story: Story) -> None:
     view = story.view
+    view.height = console.size.height
+    console.print(INTRODUCTION)
     if console.is_terminal:
         with Live(draw(view), console=console, auto_refresh=False) as live:
-            await story.tell(lambda: live.update(draw(view), refresh=True))
+            await story.tell(lambda _new: live.update(draw(view), refresh=True))
         return
-    shown = 0
-
-    def print_new() -> None:
-        nonlocal shown
-        for row in view.rows[shown:]:
-            print_line(console, row)
-        shown = len(view.rows)
-
-    await story.tell(print_new)
+    await story.tell(lambda new: print_lines(console, new))
     for refused in view.refusals[:1]:
-        console.print(f"{refused.exception}: {refused.message}", soft_wrap=True, markup=False)
+        line = f"{refused.exception}: 429 {refused.code}: {refused.message}"
+        console.print(line, soft_wrap=True, markup=False)
 
 
 async def _conclude(console: Console, story: Story, ledger: LedgerView) -> bool:
@@ -107,19 +107,20 @@ Still serving; Ctrl-C ends it. Call it yourself, as one of the callers above:
   [bold]OPENAI_BASE_URL[/]={stage.url}/v1   [bold]OPENAI_API_KEY[/]={chat.secret}
   [bold]ANTHROPIC_BASE_URL[/]={stage.url}   [bold]ANTHROPIC_API_KEY[/]={support.secret}
 
-  tollkeeper --config {stage.config_path} report --by team,model
+  {_own_name()} --config {stage.config_path} report --by team,model
 """,
         soft_wrap=True,
         highlight=False,
     )
 
 
+def _own_name() -> str:
+    return sys.argv[0] if Path(sys.argv[0]).name == "tollkeeper" else "tollkeeper"
+
+
 async def _print_calls(console: Console, view: View, ledger: LedgerView) -> None:
     """Until Ctrl-C, a line for each further call."""
     with contextlib.suppress(asyncio.CancelledError):
         while True:
-            rows = await ledger.calls()
-            for row in rows[len(view.rows) :]:
-                print_line(console, row)
-            view.rows = rows
+            print_lines(console, view.add(await ledger.calls()))
             await asyncio.sleep(POLL_S)

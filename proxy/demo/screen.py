@@ -14,9 +14,11 @@ from rich.text import Text
 
 from proxy.demo.callers import Refused
 
-ROWS_SHOWN = 12
+ROWS_SHOWN_MAX = 12
+OTHER_LINES = 18  # of the screen: title, budgets, refusal
 WIDTH_MAX = 100
-_NANO_DIGITS = Decimal("0.000001")
+HIGH_SHARE = Decimal("0.6")
+_SHOWN_DIGITS = Decimal("0.000001")
 
 Row = Mapping[str, Any]
 
@@ -27,9 +29,21 @@ class View:
 
     url: str
     limits: Mapping[str, str]
-    rows: Sequence[Row] = ()
+    rows: list[Row] = field(default_factory=list)  # in the order they came into the ledger
     refusals: list[Refused] = field(default_factory=list)
     in_flight: int = 0
+    height: int = 40  # lines of the terminal
+
+    @property
+    def rows_shown(self) -> int:
+        return max(1, min(ROWS_SHOWN_MAX, self.height - OTHER_LINES))
+
+    def add(self, rows: Sequence[Row]) -> list[Row]:
+        """Take the whole ledger; returns what is new in it."""
+        known = {row["request_id"] for row in self.rows}
+        new = [row for row in rows if row["request_id"] not in known]
+        self.rows += new
+        return new
 
     def spent(self, scope: str) -> Decimal:
         """USD charged to a scope of the demo: the organization, or a team."""
@@ -40,13 +54,14 @@ class View:
 
 
 def dollars(usd: Decimal) -> str:
-    return f"${usd.quantize(_NANO_DIGITS)}"
+    return f"${usd.quantize(_SHOWN_DIGITS)}"
 
 
 def draw(view: View) -> RenderableType:
-    parts: list[RenderableType] = [_title(view), _calls(view.rows[-ROWS_SHOWN:]), _budgets(view)]
+    calls, budgets = _calls(view.rows, view.rows_shown), _budgets(view)
+    parts: list[RenderableType] = [_title(view), "", calls, "", budgets, ""]
     if view.refusals:
-        parts.append(_refusal(view.refusals[-1], len(view.refusals)))
+        parts.append(_refusal(view.refusals))
     return Group(*parts)
 
 
@@ -57,15 +72,15 @@ def _title(view: View) -> RenderableType:
     return title
 
 
-def _calls(rows: Sequence[Row]) -> Table:
+def _calls(rows: Sequence[Row], shown: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, header_style="dim")
-    for name, width in (("caller", 12), ("model", 22), ("route", 16), ("", 6)):
+    for name, width in (("caller", 12), ("model", 22), ("route", 21), ("", 6)):
         table.add_column(name, no_wrap=True, min_width=width)
     for name, width in (("in", 5), ("cached", 6), ("out", 5), ("cost", 9)):
         table.add_column(name, justify="right", no_wrap=True, min_width=width)
-    for row in rows:
+    for row in rows[-shown:]:
         table.add_row(*call_cells(row))
-    for _ in range(ROWS_SHOWN - len(rows)):
+    for _ in range(shown - len(rows)):
         table.add_row()
     return table
 
@@ -90,20 +105,22 @@ def _budgets(view: View) -> Table:
         spent, limit = view.spent(limit_scope), Decimal(limit_usd)
         share = spent / limit
         refused = any(r.caller.team == limit_scope.rpartition("/")[2] for r in view.refusals)
-        style = "red" if refused else "yellow" if share > Decimal("0.6") else "green"
+        style = "red" if refused else "yellow" if share > HIGH_SHARE else "green"
         table.add_row(
             limit_scope,
-            ProgressBar(100, float(share * 100), width=34, complete_style=style),
+            ProgressBar(100, float(share * 100), width=30, complete_style=style),
             f"{dollars(spent)} of ${limit} a day",
-            Text("spent: refusing", "bold red") if refused else "",
+            Text(f"refusing, {dollars(limit - spent)} left", "bold red") if refused else "",
         )
     return table
 
 
-def _refusal(refused: Refused, count: int) -> Panel:
-    text = Text(refused.message, overflow="fold")
-    who = f"{refused.caller.team}/{refused.caller.user}"
-    title = f"[bold red]{refused.exception}[/] in {who}'s program (refusal {count})"
+def _refusal(refusals: Sequence[Refused]) -> Panel:
+    first = refusals[0]
+    text = Text.assemble((f"429 {first.code}  ", "bold"), first.message, overflow="fold")
+    who = f"{first.caller.team}/{first.caller.user}"
+    again = f", and {len(refusals) - 1} more" if len(refusals) > 1 else ""
+    title = f"[bold red]{first.exception}[/] in the program of {who}{again}"
     return Panel(text, title=title, title_align="left", width=WIDTH_MAX, border_style="red")
 
 
@@ -126,6 +143,8 @@ def summary(view: View, teams: Sequence[Row]) -> Table:
     return table
 
 
-def print_line(console: Console, row: Row) -> None:
-    """One call on one line, where there is no terminal to draw on."""
-    console.print("  ".join(str(cell) for cell in call_cells(row) if str(cell)))
+def print_lines(console: Console, rows: Sequence[Row]) -> None:
+    """One call per line, where there is nothing to draw on."""
+    for row in rows:
+        cells = [cell for cell in call_cells(row) if str(cell)]
+        console.print(*cells, sep="  ")

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -11,7 +11,7 @@ from proxy.demo.callers import Refused, Sdks
 from proxy.demo.ledger_view import LedgerView
 from proxy.demo.provider import SimulatedProvider
 from proxy.demo.scenario import CALLERS, LIMITS_USD, TIGHT_SCOPE, Caller, prompts
-from proxy.demo.screen import View
+from proxy.demo.screen import Row, View
 
 POLL_S = 0.1
 ROWS_TIMEOUT_S = 20
@@ -39,14 +39,16 @@ class Story:
         self._answered = 0
         self._attempts = 0
 
-    async def tell(self, show: Callable[[], None]) -> None:
-        """Make all calls, each caller in a thread of its own, and wait for the last row."""
+    async def tell(self, show: Callable[[Sequence[Row]], None]) -> None:
+        """Make all calls, each caller in a thread of its own, and wait for the last row.
+
+        `show` is called often, with the rows that are new since the last time.
+        """
         threads = [asyncio.to_thread(self._calls_of, caller) for caller in CALLERS]
         calls = asyncio.gather(*threads)
         deadline: float | None = None
         while deadline is None or time.monotonic() < deadline:
-            self.view.rows = await self._ledger.calls()
-            show()
+            show(self.view.add(await self._ledger.calls()))
             if calls.done():
                 deadline = deadline or time.monotonic() + ROWS_TIMEOUT_S
                 if len(self.view.rows) >= self._answered:

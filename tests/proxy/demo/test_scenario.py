@@ -1,7 +1,6 @@
 """The demo's parts without the proxy: its configuration, its callers, its screen."""
 
 import io
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -70,12 +69,13 @@ def test_every_prompt_is_asked_once() -> None:
 
 def row(team: str, usd: str) -> dict[str, object]:
     return {
+        "request_id": f"{team}-{usd}",
         "team": team,
         "user": "ann",
         "model": "text-embedding-3-small",
         "route": "chat.completions",
         "stream": True,
-        "input_tokens": 12_345,
+        "input_tokens": 1_234,
         "cache_read_tokens": 620,
         "output_tokens": 1_234,
         "cost_usd": usd,
@@ -91,12 +91,26 @@ def text_of(renderable: object) -> str:
 
 def test_screen_fits_a_hundred_columns() -> None:
     view = View("http://127.0.0.1:54321", LIMITS_USD, [row("search", "0.0123456789")] * 30)
-    view.refusals.append(Refused(replace(CALLERS[0]), "openai.RateLimitError", "Error " * 60))
+    view.refusals.append(Refused(CALLERS[0], "openai.RateLimitError", "code", "Error " * 60))
     shown = text_of(draw(view))
     assert "…" not in shown
     assert "$0.012346" in shown
-    assert "spent: refusing" in shown
+    assert "refusing, $-0.320370 left" in shown
     assert "30 calls in the ledger" in shown
+
+
+def test_screen_fits_a_low_terminal() -> None:
+    view = View("http://127.0.0.1:54321", LIMITS_USD, [row("search", "0.1")] * 30, height=24)
+    view.refusals.append(Refused(CALLERS[0], "openai.RateLimitError", "code", "Error " * 40))
+    assert len(text_of(draw(view)).splitlines()) <= 24
+
+
+def test_rows_are_shown_as_they_come_in() -> None:
+    view = View("", LIMITS_USD)
+    first, second = row("search", "0.2"), row("search", "0.1")
+    assert view.add([first]) == [first]
+    assert view.add([second, first]) == [second]
+    assert view.rows == [first, second]
 
 
 def test_spent_by_scope() -> None:
