@@ -272,8 +272,9 @@ class Server:
 
     async def stop(self) -> None:
         """Close what is left: idle connections, and those whose call has ended."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        if self._sweeper is None:
+            return  # never started
+        self._sweeper.cancel()
         self.close_listeners()
         for connection in list(self._server.server_state.connections):
             connection.transport.close()

@@ -140,6 +140,9 @@ class Control:
 
     async def stop(self) -> None:
         """Drain the workers, commit the rest, return the money, close the epoch."""
+        for channel in self._early:  # the ledger was never opened: nothing to wait for
+            channel.close()
+        self._early.clear()
         if self.parts is None:
             return
         for session in self._sessions:
