@@ -1,8 +1,9 @@
 """The request that goes to the provider: every edit of its head in one place.
 
 Dropped: client credentials, hop-by-hop headers, `expect`, `x-forwarded-*`, `baggage`,
-`x-tollkeeper-*`. Set: `host`, one credential, `accept-encoding: identity`, `content-length`.
-Everything else, and the order of it, stays as the client sent it.
+`x-tollkeeper-*`, and method overrides, which would turn a free route into another. Set: `host`,
+one credential, `accept-encoding: identity`, `content-length`. Everything else, and the order of
+it, stays as the client sent it.
 """
 
 from proxy.auth import CREDENTIAL_HEADERS
@@ -24,6 +25,7 @@ _DROPPED = (
     HOP_BY_HOP
     | CREDENTIAL_HEADERS
     | {b"host", b"expect", b"baggage", b"forwarded", b"accept-encoding", b"content-length"}
+    | {b"x-http-method-override", b"x-http-method", b"x-method-override"}
 )
 
 

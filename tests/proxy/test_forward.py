@@ -39,6 +39,7 @@ def test_what_is_dropped() -> None:
         (b"forwarded", b"for=10.0.0.1"),
         (b"baggage", b"user=ann"),
         (b"expect", b"100-continue"),
+        (b"x-http-method-override", b"POST"),
         (b"connection", b"keep-alive, x-hop"),
         (b"x-hop", b"1"),
         (b"keep-alive", b"timeout=5"),
