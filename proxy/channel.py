@@ -116,8 +116,7 @@ class LocalChannel(Channel):
 class SocketChannel(asyncio.Protocol, Channel):
     """One end of a Unix socket."""
 
-    def __init__(self, on_connect: Callable[["SocketChannel"], None] | None = None) -> None:
-        self._on_connect = on_connect
+    def __init__(self) -> None:
         self._inbox = _Inbox()
         self._decoder = FrameDecoder()
         self._transport: asyncio.Transport | None = None
@@ -141,8 +140,6 @@ class SocketChannel(asyncio.Protocol, Channel):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
-        if self._on_connect is not None:
-            self._on_connect(self)
 
     def data_received(self, data: bytes) -> None:
         try:

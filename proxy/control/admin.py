@@ -77,8 +77,8 @@ class Admin:
             key = self._control.config.admin.key
             if not key:
                 return _error(403, "admin.key is not set in the configuration")
-            given = request.headers.get("authorization", "").removeprefix("Bearer ")
-            if not hmac.compare_digest(given.encode(), key.encode()):
+            given = request.headers.get("authorization", "")
+            if not hmac.compare_digest(given.encode(), f"Bearer {key}".encode()):
                 return _error(401, "give the admin key as `Authorization: Bearer KEY`")
             return await endpoint(request)
 

@@ -257,7 +257,7 @@ class Leases:
     def _change(self, state: WindowState, lacking: int, now: int) -> int:
         pool = state.pool
         ahead = sum(max(s.target - s.free, 0) for s in state.slices.values())
-        short = lacking + ahead - pool
+        short = max(lacking, ahead) - pool
         if not state.known:  # whatever there is of it
             return max(short, state.limit // LEASE_SHARE) if lacking else 0
         if state.over_limit:

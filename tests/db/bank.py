@@ -93,9 +93,7 @@ class Bank:
 
     # --- statements
 
-    async def lease(
-        self, epoch_id: int, delta: int, expected: int = 0, **more: Any
-    ) -> Any:
+    async def lease(self, epoch_id: int, delta: int, expected: int = 0, **more: Any) -> Any:
         request = LeaseRequest(self.usd, delta, expected, **more)
         (outcome,) = await self.ledger.lease(epoch_id, [request])
         return outcome

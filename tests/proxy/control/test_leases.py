@@ -1,0 +1,541 @@
+"""Leases, slices and tickets, on a ledger in memory."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from db.ledger_types import LeaseOutcome, LeaseState, OutcomeUnknown
+from db.writer import Flush
+from proxy.control.leases import GRACE_MS, KEEP_MS, Leases
+from proxy.wire import Slices, SliceStatus, Status, Unwant, Want
+
+W = (1, 0)
+V = (2, 0)
+EPOCH = 5
+IDLE_MS = 1_000
+
+
+@dataclass
+class Account:
+    limit: int
+    granted: int = 0
+    spent: int = 0
+    others: int = 0  # granted to other hosts
+
+    @property
+    def committed(self) -> int:
+        return self.granted + self.others
+
+
+@dataclass
+class Ledger:
+    """The LEASE statement and its lock, without a database."""
+
+    accounts: dict = field(default_factory=dict)
+    calls: list = field(default_factory=list)
+    fault: str = ""
+
+    async def lease(self, epoch_id, requests):
+        assert epoch_id == EPOCH
+        self.calls.append([(request.window, request.delta) for request in requests])
+        fault, self.fault = self.fault, ""
+        if fault == "refused":
+            raise OSError("no route")
+        if fault == "undone":
+            raise OutcomeUnknown
+        outcomes = [self._one(request) for request in requests if request.window in self.accounts]
+        if fault == "lost":
+            raise OutcomeUnknown
+        return outcomes
+
+    def _one(self, request):
+        account = self.accounts[request.window]
+        delta = request.delta
+        if delta > 0:
+            delta = min(delta, account.limit - account.committed)
+            delta = delta if delta >= max(1, request.at_least or request.delta) else 0
+        if request.expected != account.granted or account.granted + delta < account.spent:
+            delta = 0
+        account.granted += delta
+        return LeaseOutcome(
+            request.window, delta, account.granted, account.spent, account.limit,
+            account.committed, account.spent,
+        )  # fmt: skip
+
+    async def leases(self, epoch_id):
+        return {w: LeaseState(a.granted, a.spent) for w, a in self.accounts.items()}
+
+
+class Worker:
+    """What a worker does with its slice; nothing is written down."""
+
+    def __init__(self, desk: "Desk", journal_id: bytes) -> None:
+        self.desk = desk
+        self.id = journal_id
+        self.granted, self.returned, self.used, self.held = {}, {}, {}, {}
+        self.rooms, self.answered, self.told = {}, [], []
+        desk.leases.attach(journal_id, self.receive)
+
+    def receive(self, message: Slices) -> None:
+        self.told.append(message)
+        self.answered += message.answered
+        self.granted.update(message.granted)
+        self.rooms.update({room.window: room for room in message.room})
+
+    def free(self, window=W) -> int:
+        taken = (self.returned, self.used, self.held)
+        return self.granted.get(window, 0) - sum(part.get(window, 0) for part in taken)
+
+    def want(self, call_id: bytes, *amounts, wait_ms: int = 10_000) -> None:
+        deadline_ms = self.desk.now_ms + wait_ms
+        self.desk.leases.on_want(self.id, Want(call_id, list(amounts), deadline_ms))
+
+    def hold(self, amount: int, window=W) -> None:
+        assert self.free(window) >= amount
+        self.held[window] = self.held.get(window, 0) + amount
+
+    def settle(self, held: int, cost: int, window=W) -> None:
+        self.held[window] -= held
+        self.used[window] = self.used.get(window, 0) + cost
+
+    def give_back(self, window=W) -> None:
+        self.returned[window] = self.returned.get(window, 0) + self.free(window)
+
+    def report(self, burn: int = 0) -> None:
+        slices = [
+            SliceStatus(
+                window,
+                self.returned.get(window, 0),
+                self.used.get(window, 0),
+                self.held.get(window, 0),
+                burn,
+            )
+            for window in self.granted
+        ]
+        self.desk.leases.on_status(self.id, Status(slices))
+
+
+class Desk:
+    """Leases with their surroundings."""
+
+    def __init__(self, *, shared: bool = False, **limits: int) -> None:
+        self.now_ms = 1_000_000
+        self.syncs = 0
+        windows = {"w": W, "v": V}
+        self.ledger = Ledger({windows[name]: Account(limit) for name, limit in limits.items()})
+        self.leases = Leases(
+            EPOCH,
+            self.ledger,
+            now_ms=lambda: self.now_ms,
+            sync=self.sync,
+            idle_ms=IDLE_MS,
+            shared=shared,
+        )
+        self.leases.set_limits({w[0]: a.limit for w, a in self.ledger.accounts.items()})
+        self.workers: list[Worker] = []
+
+    async def sync(self) -> None:
+        self.syncs += 1
+
+    def worker(self) -> Worker:
+        worker = Worker(self, bytes([len(self.workers)]))
+        self.workers.append(worker)
+        return worker
+
+    def drained(self, worker: Worker, window=W, *, finished: bool = False, lost: int = 0) -> None:
+        """All that a worker has used is in the ledger now."""
+        account = self.ledger.accounts[window]
+        before = getattr(worker, "drained", 0)
+        charge = worker.used.get(window, 0) + lost - before
+        worker.drained = before + charge
+        account.spent += charge
+        lease = {window: LeaseState(account.granted, account.spent)}
+        self.leases.on_flush(Flush(worker.id, EPOCH, {window: charge}, lease, finished))
+
+    def check(self) -> None:
+        """I2, as far as control can know it."""
+        for window, account in self.ledger.accounts.items():
+            assert account.committed <= max(account.limit, account.committed)
+            out = sum(
+                w.granted.get(window, 0) - w.returned.get(window, 0) - getattr(w, "drained", 0)
+                for w in self.workers
+                if not getattr(w, "over", False)
+            )
+            assert 0 <= out <= account.granted - account.spent, (window, out, account)
+
+
+# --- ample ---------------------------------------------------------------------------------
+
+
+async def test_a_want_is_leased_and_granted_at_once():
+    desk = Desk(w=1_000)
+    worker = desk.worker()
+    worker.want(b"a", (W, 100))
+    await desk.leases.step()
+    assert worker.free() >= 100
+    assert worker.answered == [b"a"]
+    assert worker.rooms[W].limit == 1_000
+    assert desk.leases.waiting == 0
+    desk.check()
+
+
+async def test_a_lease_is_ahead_of_what_is_lacking_so_that_the_next_call_need_not_ask():
+    desk = Desk(w=8_000)
+    worker = desk.worker()
+    worker.want(b"a", (W, 10))
+    await desk.leases.step()
+    assert desk.ledger.accounts[W].granted == 1_000
+    worker.want(b"b", (W, 500))
+    assert desk.leases.grant() is False
+    assert b"b" in worker.answered
+    assert len(desk.ledger.calls) == 1
+
+
+async def test_a_call_needs_all_its_windows():
+    desk = Desk(w=1_000, v=50)
+    worker = desk.worker()
+    worker.want(b"a", (W, 100), (V, 60))
+    await desk.leases.step()
+    assert worker.answered == [b"a"]
+    assert worker.free(V) < 60
+    assert worker.rooms[V].limit == 50
+
+
+async def test_what_is_spent_is_filled_up_ahead():
+    desk = Desk(w=100_000)
+    worker = desk.worker()
+    worker.want(b"a", (W, 100))
+    await desk.leases.step()
+    worker.give_back()
+    worker.returned[W] -= 100
+    worker.hold(100)
+    worker.settle(100, 80)
+    worker.report(burn=80)
+    desk.leases.interval()
+    await desk.leases.step()
+    assert worker.free() >= 4 * 80
+    desk.check()
+
+
+async def test_idle_money_goes_back_after_it_is_on_disk():
+    desk = Desk(w=8_000)
+    worker = desk.worker()
+    worker.want(b"a", (W, 10))
+    await desk.leases.step()
+    worker.give_back()
+    worker.report()
+    for _ in range(40):
+        desk.leases.interval()
+    await desk.leases.step()
+    assert desk.ledger.accounts[W].granted == 1_000
+    desk.now_ms += IDLE_MS
+    await desk.leases.step()
+    assert desk.ledger.accounts[W].granted == 0
+    assert desk.syncs == 1
+    desk.check()
+
+
+async def test_everything_can_be_given_back_at_the_end():
+    desk = Desk(w=8_000)
+    worker = desk.worker()
+    worker.want(b"a", (W, 10))
+    await desk.leases.step()
+    worker.hold(10)
+    worker.settle(10, 7)
+    desk.leases.detach(worker.id)
+    desk.drained(worker, finished=True)
+    worker.over = True
+    await desk.leases.give_back()
+    assert desk.ledger.accounts[W].granted == 7
+    desk.check()
+
+
+# --- scarce --------------------------------------------------------------------------------
+
+
+async def test_the_last_cent_can_be_spent():
+    desk = Desk(w=100)
+    worker = desk.worker()
+    for number in range(10):
+        worker.want(bytes([number]), (W, 10 - max(worker.free(), 0)))
+        await desk.leases.step()
+        worker.hold(10)
+        worker.settle(10, 10)
+        worker.report()
+        desk.drained(worker)
+        desk.check()
+    assert worker.used[W] == 100
+    worker.want(b"x", (W, 1))
+    await desk.leases.step()
+    assert worker.answered[-1] == b"x"
+    assert worker.rooms[W].spent == 100
+
+
+async def test_a_budget_of_nothing_is_answered_at_once():
+    desk = Desk(w=0)
+    worker = desk.worker()
+    worker.want(b"a", (W, 1))
+    await desk.leases.step()
+    assert worker.answered == [b"a"]
+    assert (worker.rooms[W].limit, worker.rooms[W].spent) == (0, 0)
+    assert desk.leases.waiting == 0
+
+
+async def test_the_oldest_ticket_is_served_first():
+    desk = Desk(w=100)
+    first, second = desk.worker(), desk.worker()
+    first.want(b"a", (W, 100))
+    await desk.leases.step()
+    first.hold(50)
+    first.hold(50)
+    second.want(b"b", (W, 60))
+    first.want(b"c", (W, 10))
+    await desk.leases.step()
+    assert desk.leases.waiting == 2
+    assert {b"b", b"c"} <= {*first.answered, *second.answered}
+    assert all(w.rooms[W].scarce and w.rooms[W].oldest == b"b" for w in (first, second))
+    first.settle(50, 20)
+    first.give_back()
+    first.report()
+    desk.drained(first)
+    await desk.leases.step()
+    assert desk.leases.waiting == 2  # 30 are free: enough for c, but b is older
+    assert first.free() == 0
+    desk.leases.on_unwant(second.id, Unwant(b"b"))
+    await desk.leases.step()
+    assert first.free() >= 10
+    desk.check()
+
+
+async def test_a_younger_ticket_whose_windows_nobody_older_needs_is_not_kept_waiting():
+    desk = Desk(w=10, v=10)
+    worker = desk.worker()
+    worker.want(b"a", (W, 10))
+    await desk.leases.step()
+    worker.hold(10)
+    worker.want(b"b", (W, 5))
+    worker.want(b"c", (V, 5))
+    await desk.leases.step()
+    assert desk.leases.waiting == 1
+    assert worker.free(V) >= 5
+
+
+async def test_a_want_that_comes_again_keeps_its_place():
+    desk = Desk(w=100)
+    worker = desk.worker()
+    worker.want(b"z", (W, 100))
+    await desk.leases.step()
+    worker.hold(100)
+    worker.want(b"a", (W, 50))
+    worker.want(b"b", (W, 50))
+    worker.want(b"a", (W, 40))
+    await desk.leases.step()
+    assert worker.rooms[W].oldest == b"a"
+    assert desk.leases.waiting == 2
+
+
+async def test_tickets_end_with_their_time_and_their_worker():
+    desk = Desk(w=100)
+    holder, other = desk.worker(), desk.worker()
+    holder.want(b"z", (W, 100))
+    await desk.leases.step()
+    holder.want(b"a", (W, 50), wait_ms=0)
+    other.want(b"b", (W, 50), wait_ms=100_000)
+    desk.now_ms += GRACE_MS + 1
+    desk.leases.interval()
+    assert desk.leases.waiting == 1
+    desk.leases.detach(other.id)
+    assert desk.leases.waiting == 0
+
+
+async def test_while_somebody_waits_nobody_is_granted_ahead():
+    desk = Desk(w=100)
+    busy, waiting = desk.worker(), desk.worker()
+    busy.want(b"a", (W, 90))
+    await desk.leases.step()
+    busy.hold(90)
+    busy.give_back()
+    busy.report(burn=50)
+    waiting.want(b"b", (W, 50))
+    await desk.leases.step()
+    before = busy.granted[W]
+    desk.leases.interval()
+    await desk.leases.step()
+    assert busy.granted[W] == before
+    desk.check()
+
+
+# --- limits --------------------------------------------------------------------------------
+
+
+async def test_a_lowered_limit_recalls_what_is_not_held():
+    desk = Desk(w=800)
+    worker = desk.worker()
+    worker.want(b"a", (W, 300))
+    await desk.leases.step()
+    worker.hold(100)
+    desk.ledger.accounts[W].limit = 150
+    desk.leases.set_limits({1: 150})
+    await desk.leases.step()
+    assert worker.rooms[W].scarce
+    worker.give_back()
+    worker.report()
+    await desk.leases.step()
+    assert [(W, -200)] in desk.ledger.calls
+    assert desk.ledger.accounts[W].granted <= 150
+    assert desk.syncs == 1
+    assert not worker.rooms[W].scarce
+    desk.check()
+
+
+async def test_a_raised_limit_lets_those_who_wait_go_on():
+    desk = Desk(w=100)
+    worker = desk.worker()
+    worker.want(b"a", (W, 100))
+    await desk.leases.step()
+    worker.hold(100)
+    worker.want(b"b", (W, 80))
+    await desk.leases.step()
+    assert worker.free() == 0
+    desk.ledger.accounts[W].limit = 200
+    desk.leases.set_limits({1: 200})
+    await desk.leases.step()
+    assert worker.free() >= 80
+
+
+async def test_other_hosts_share_a_window():
+    desk = Desk(shared=True, w=100)
+    desk.ledger.accounts[W].others = 90
+    worker = desk.worker()
+    worker.want(b"a", (W, 30))
+    await desk.leases.step()
+    assert desk.leases.waiting == 1
+    desk.ledger.accounts[W].others = 60
+    await desk.leases.step()
+    assert worker.free() >= 30
+
+
+# --- faults --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["lost", "undone"])
+async def test_a_lease_of_unknown_outcome_is_learned_before_it_is_used(fault):
+    desk = Desk(w=800)
+    worker = desk.worker()
+    desk.ledger.fault = fault
+    worker.want(b"a", (W, 100))
+    with pytest.raises(OutcomeUnknown):
+        await desk.leases.step()
+    assert worker.free() == 0
+    desk.check()
+    await desk.leases.step()
+    assert worker.free() >= 100
+    desk.check()
+
+
+@pytest.mark.parametrize("fault", ["lost", "undone"])
+async def test_a_return_of_unknown_outcome_is_nobodys_meanwhile(fault):
+    desk = Desk(w=800)
+    worker = desk.worker()
+    worker.want(b"a", (W, 10))
+    await desk.leases.step()
+    worker.give_back()
+    worker.report()
+    for _ in range(40):
+        desk.leases.interval()
+    desk.now_ms += IDLE_MS
+    desk.ledger.fault = fault
+    with pytest.raises(OutcomeUnknown):
+        await desk.leases.step()
+    worker.want(b"b", (W, 50))
+    assert desk.leases.grant() is True
+    assert worker.free() == 0
+    await desk.leases.step()
+    assert worker.free() >= 50
+    desk.check()
+
+
+async def test_an_outage_is_told_and_pools_go_on():
+    desk = Desk(w=8_000)
+    worker = desk.worker()
+    worker.want(b"a", (W, 10))
+    await desk.leases.step()
+    worker.give_back()
+    worker.report()
+    desk.ledger.fault = "refused"
+    worker.want(b"b", (W, 5_000))
+    worker.want(b"c", (V, 1))
+    with pytest.raises(OSError, match="no route"):
+        await desk.leases.step()
+    desk.leases.set_outage(True)
+    assert {b"b", b"c"} <= set(worker.answered)
+    assert worker.told[-1].outage
+    worker.want(b"d", (W, 200))
+    desk.leases.set_outage(True)
+    assert worker.free() >= 200
+    desk.leases.set_outage(False)
+    assert not worker.told[-1].outage
+    late = desk.worker()
+    assert late.told == []
+    desk.check()
+
+
+async def test_a_worker_that_comes_during_an_outage_is_told():
+    desk = Desk(w=100)
+    desk.leases.set_outage(True)
+    assert desk.worker().told[-1].outage
+
+
+async def test_a_dead_workers_slice_stays_until_its_journal_is_finished():
+    desk = Desk(w=100)
+    dead = desk.worker()
+    dead.want(b"a", (W, 100))
+    await desk.leases.step()
+    dead.hold(60)
+    desk.leases.detach(dead.id)
+    heir = desk.worker()
+    heir.want(b"b", (W, 40))
+    await desk.leases.step()
+    assert heir.free() == 0
+    desk.drained(dead, finished=True, lost=60)
+    dead.over = True
+    await desk.leases.step()
+    assert heir.free() == 40
+    desk.check()
+
+
+async def test_repeated_and_old_messages_do_no_harm():
+    desk = Desk(w=800)
+    worker = desk.worker()
+    worker.want(b"a", (W, 100))
+    await desk.leases.step()
+    worker.give_back()
+    worker.report()
+    worker.report()
+    stale = Status([SliceStatus(W, 0, 0, 0, 0)])
+    desk.leases.on_status(worker.id, stale)
+    worker.want(b"b", (W, 60))
+    await desk.leases.step()
+    desk.check()
+    assert worker.free() >= 60
+
+
+async def test_windows_of_the_past_are_forgotten():
+    desk = Desk(w=800)
+    desk.ledger.accounts[1, 60] = Account(800)
+    worker = desk.worker()
+    worker.want(b"a", (W, 100))
+    await desk.leases.step()
+    worker.give_back()
+    worker.report()
+    for _ in range(40):
+        desk.leases.interval()
+    desk.now_ms += IDLE_MS
+    await desk.leases.step()
+    worker.want(b"b", ((1, 60), 10))
+    await desk.leases.step()
+    assert W in desk.leases._windows
+    desk.now_ms += KEEP_MS + 1
+    desk.leases.interval()
+    assert W not in desk.leases._windows
+    assert (1, 60) in desk.leases._windows
