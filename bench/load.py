@@ -76,14 +76,14 @@ def run(target: Target, connections: int, seconds: float, *, stream: bool = Fals
 
 
 def call(target: Target, path: str, body: str, *, timeout_s: float = 10) -> tuple[int, bytes]:
-    """One request; both kinds of credential, so that it fits either API."""
+    """One request, with the credential its API wants."""
     connection = HTTPConnection("127.0.0.1", target.port, timeout=timeout_s)
-    name, value = (
-        ("x-api-key", target.key)
+    credential = (
+        {"x-api-key": target.key, "anthropic-version": "2023-06-01"}
         if path.endswith("messages")
-        else ("authorization", f"Bearer {target.key}")
+        else {"authorization": f"Bearer {target.key}"}
     )
-    headers = {name: value, "content-type": "application/json", "anthropic-version": "2023-06-01"}
+    headers = {"content-type": "application/json", **credential}
     connection.request("POST", path, Path(HERE / "bodies" / body).read_bytes(), headers)
     response = connection.getresponse()
     data = response.read()
