@@ -143,6 +143,8 @@ def measure(name: str, target: Target) -> Figures:
     load.pace(0)
     if not target.command:
         return figures | Run(target, None).all()
+    if load.taken(target.port):
+        raise RuntimeError(f"port {target.port} is in use")
     target.prepare()
     since = time.monotonic()
     process = start(name, target)

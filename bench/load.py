@@ -2,7 +2,9 @@
 
 import json
 import os
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,9 +34,16 @@ def pace(gap_ms: int) -> None:
     connection.close()
 
 
+def taken(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @contextmanager
 def provider() -> Iterator[None]:
-    """The fake provider, running."""
+    """The fake provider, running. Two measurements at once would spoil each other."""
+    if taken(PROVIDER_PORT):
+        sys.exit(f"port {PROVIDER_PORT} is in use: another measurement is running")
     os.sched_setaffinity(0, {int(LOAD_CORE)})
     command = [f"{HOME}/bin/upstream", str(PROVIDER_PORT), PROVIDER_KEY]
     process = subprocess.Popen(pinned(LOAD_CORE, command))
