@@ -64,12 +64,17 @@ class Run:
         return processes.tree(self.process.pid) if self.process else []
 
     def phase(self, connections: int, seconds: float, *, stream: bool = False) -> load.Result:
-        """Drive the target; adds `cpu_us` per call and `busy`, the share of its core."""
-        before = self.family()
-        cpu_before = processes.cpu_s(before)
+        """Drive the target; adds CPU per call: of all its processes, and of its children."""
+        before = processes.cpu_s(self.family())
         result = load.run(self.target, connections, seconds, stream=stream)
-        used = processes.cpu_s(self.family()) - cpu_before
-        return {**result, "cpu_us": used * 1e6 / result["requests"], "busy": used / seconds}
+        used = processes.cpu_s(self.family())
+        for pid, seconds_before in before.items():
+            used[pid] = used.get(pid, seconds_before) - seconds_before
+        us_per_call = 1e6 / result["requests"]
+        result["cpu_us"] = sum(used.values()) * us_per_call
+        root = used[self.process.pid] if self.process else 0.0
+        result["child_cpu_us"] = result["cpu_us"] - root * us_per_call
+        return result
 
     def memory(self, when: str) -> None:
         family = self.family()
@@ -86,7 +91,11 @@ class Run:
     def saturation(self) -> None:
         count, seconds = self.target.slices
         slices = [self.phase(self.target.connections, seconds) for _ in range(count)]
-        for name, source in (("sat_cpu", "cpu_us"), ("sat_rps", "rps"), ("sat_busy", "busy")):
+        for name, source in (
+            ("sat_cpu", "cpu_us"),
+            ("sat_child_cpu", "child_cpu_us"),
+            ("sat_rps", "rps"),
+        ):
             self.figures[name] = statistics.median(result[source] for result in slices)
         self.figures["sat_cpu_min"] = min(result["cpu_us"] for result in slices)
 
@@ -96,6 +105,7 @@ class Run:
         result = self.phase(self.target.paced_streams, 3, stream=True)
         self.figures |= {
             "chunk_cpu": result["cpu_us"] / EVENTS,
+            "chunk_child_cpu": result["child_cpu_us"] / EVENTS,
             "ttfb_p50": result["ttfb_p50"],
             "relay_p50": result["relay_p50"],
             "relay_p99": result["relay_p99"],
@@ -133,6 +143,8 @@ def measure(name: str, target: Target) -> Figures:
     load.pace(0)
     if not target.command:
         return figures | Run(target, None).all()
+    if load.taken(target.port):
+        raise RuntimeError(f"port {target.port} is in use")
     target.prepare()
     since = time.monotonic()
     process = start(name, target)
@@ -158,6 +170,7 @@ COLUMNS = (
     ("sat_cpu", "JSON CPU us/call", ".0f"),
     ("sat_cpu_min", "best slice", ".0f"),
     ("json_ratio", "x nginx", ".1f"),
+    ("sat_child_cpu", "of it children", ".0f"),
     ("sat_rps", "calls/s", ".0f"),
     ("chunk_cpu", "SSE CPU us/chunk", ".1f"),
     ("chunk_ratio", "x nginx", ".1f"),

@@ -2,7 +2,9 @@
 
 import json
 import os
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,9 +34,16 @@ def pace(gap_ms: int) -> None:
     connection.close()
 
 
+def taken(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @contextmanager
 def provider() -> Iterator[None]:
-    """The fake provider, running."""
+    """The fake provider, running. Two measurements at once would spoil each other."""
+    if taken(PROVIDER_PORT):
+        sys.exit(f"port {PROVIDER_PORT} is in use: another measurement is running")
     os.sched_setaffinity(0, {int(LOAD_CORE)})
     command = [f"{HOME}/bin/upstream", str(PROVIDER_PORT), PROVIDER_KEY]
     process = subprocess.Popen(pinned(LOAD_CORE, command))
@@ -76,14 +85,14 @@ def run(target: Target, connections: int, seconds: float, *, stream: bool = Fals
 
 
 def call(target: Target, path: str, body: str, *, timeout_s: float = 10) -> tuple[int, bytes]:
-    """One request; both kinds of credential, so that it fits either API."""
+    """One request, with the credential its API wants."""
     connection = HTTPConnection("127.0.0.1", target.port, timeout=timeout_s)
-    name, value = (
-        ("x-api-key", target.key)
+    credential = (
+        {"x-api-key": target.key, "anthropic-version": "2023-06-01"}
         if path.endswith("messages")
-        else ("authorization", f"Bearer {target.key}")
+        else {"authorization": f"Bearer {target.key}"}
     )
-    headers = {name: value, "content-type": "application/json", "anthropic-version": "2023-06-01"}
+    headers = {"content-type": "application/json", **credential}
     connection.request("POST", path, Path(HERE / "bodies" / body).read_bytes(), headers)
     response = connection.getresponse()
     data = response.read()

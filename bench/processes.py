@@ -42,13 +42,13 @@ def _cpu_s(pid: int) -> float:
     return max(ticks - 2 / TICKS_PER_S, exact / 1e9)
 
 
-def cpu_s(pids: list[int]) -> float:
-    """CPU seconds, user and system, that these processes have used."""
-    total = 0.0
+def cpu_s(pids: list[int]) -> dict[int, float]:
+    """CPU seconds, user and system, that each of these processes has used."""
+    used = {}
     for pid in pids:
         with suppress(OSError):
-            total += _cpu_s(pid)
-    return total
+            used[pid] = _cpu_s(pid)
+    return used
 
 
 def rss_mib(pid: int) -> float:
