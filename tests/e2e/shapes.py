@@ -256,9 +256,7 @@ MESSAGES_STREAM = Shape(
     ANTHROPIC_COUNTS,
     ANTHROPIC_COST,
     known_after=5,
-    error_part=_message_event(
-        "error", error={"type": "overloaded_error", "message": "Overloaded"}
-    ),
+    error_part=_message_event("error", error={"type": "overloaded_error", "message": "Overloaded"}),
 )
 
 # --- gemini: 60 x 300 + 40 x 30 + 20 x 2500 nano-USD

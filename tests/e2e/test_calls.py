@@ -240,7 +240,9 @@ def test_compressed_replies_pass_as_they_are_and_are_metered(
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("framing", ["length", "chunked", "eof"])
 def test_the_providers_framing_does_not_matter(stage: Stage, shape: Shape, framing: Any) -> None:
-    stage.provider.reply(Reply(200, [("content-type", shape.content_type)], shape.reply_body, framing))
+    stage.provider.reply(
+        Reply(200, [("content-type", shape.content_type)], shape.reply_body, framing)
+    )
 
     answer = stage.call(shape)
 
@@ -266,9 +268,7 @@ def test_whatever_header_the_key_comes_in_exactly_one_credential_goes_on(
     name = {"openai": "authorization", "anthropic": "x-api-key", "gemini": "x-goog-api-key"}
     value = {"openai": "Bearer sk-upstream-openai"}
     here = {h: sent.header(h) for h in (*name.values(), "api-key") if sent.header(h)}
-    assert here == {
-        name[shape.dialect]: value.get(shape.dialect, f"sk-upstream-{shape.dialect}")
-    }
+    assert here == {name[shape.dialect]: value.get(shape.dialect, f"sk-upstream-{shape.dialect}")}
     assert KEY.encode() not in sent.raw_head
 
 
@@ -389,9 +389,7 @@ def test_a_key_may_be_bound_to_user_or_project(
     ],
 )
 @pytest.mark.parametrize("shape", [CHAT, MESSAGES, GENERATE], ids=str)
-def test_bad_headers_of_ours_are_named(
-    stage: Stage, shape: Shape, header: str, value: str
-) -> None:
+def test_bad_headers_of_ours_are_named(stage: Stage, shape: Shape, header: str, value: str) -> None:
     answer = stage.call(shape, headers={header: value})
 
     assert_refused(stage, answer, 400, "invalid_tollkeeper_header")
