@@ -18,6 +18,7 @@ from pricing.table import PriceTable
 _Make = Callable[[str, str], Price | None]
 
 CACHED_QUOTES_MAX = 4_096  # model names come from clients
+FREE = "free"  # the provider whose models, whatever their names, cost nothing
 
 
 class OverlayLike(Protocol):
@@ -126,7 +127,9 @@ class PriceBook:
 
     def quote(self, provider: str, *models: str) -> Price | None:
         """The price of the first of these names that has one (say, the model the reply reports,
-        then the one requested); None when none has."""
+        then the one requested); None when none has. Under `FREE` each is what it was asked as."""
+        if provider == FREE and models:
+            return self._cached(Price.free, provider, models[-1])
         for model in models:
             price = self._cached(self._resolve, provider, model) if model else None
             if price is not None:

@@ -8,16 +8,13 @@ from pricing.ceiling import Ceiling, ceiling, output_limit_for
 from pricing.errors import MissingMaximum
 from pricing.money import usd_from_nano
 from pricing.price import Price
-from pricing.usage import Usage
 from proxy.budgets import Budgets
 from proxy.call import Call
 from proxy.errors import Refusal
 from proxy.holds import HoldResult
 from proxy.providers.base import Facts
-from proxy.state import FREE
 from proxy.wire import BudgetEntry
 
-FREE_OUTPUT_TOKENS = 32_768  # assumed for a free model without a limit of its own
 CLAMP_MIN_REASONING = 4096  # below it reasoning models return nothing but thoughts
 
 
@@ -28,12 +25,12 @@ async def admit(call: Call, budgets: Budgets, now_s: float) -> None:
     assert call.provider is not None
     applicable = budgets.for_call(call.principal, call.provider.name, call.facts.model)
     assert call.price is not None
-    facts, price, free = call.facts, call.price, call.provider.prices == FREE
-    bound = find_ceiling(facts, price, applicable, free=free)
+    facts, price = call.facts, call.price
+    bound = find_ceiling(facts, price, applicable)
     limit = find_clamp(facts, price, applicable, budgets, bound, now_s)
     if limit is not None:
         call.clamped = facts.size.output_limit = limit
-        bound = find_ceiling(facts, price, applicable, free=free)
+        bound = find_ceiling(facts, price, applicable)
     call.ceiling = bound
     check_cost_cap(call, bound)
     capped = budgets.request_cap(applicable, bound.nano, bound.tokens)
@@ -48,18 +45,12 @@ async def admit(call: Call, budgets: Budgets, now_s: float) -> None:
     call.held = result.held
 
 
-def find_ceiling(
-    facts: Facts, price: Price, applicable: Sequence[BudgetEntry], *, free: bool
-) -> Ceiling:
-    """The most the call can cost; `free` says that the provider's prices are. Raises Refusal
-    `model_not_priced` when nothing bounds it."""
+def find_ceiling(facts: Facts, price: Price, applicable: Sequence[BudgetEntry]) -> Ceiling:
+    """The most the call can cost. Raises Refusal `model_not_priced` when nothing bounds it."""
     size, passes = facts.size, max((b.server_tool_passes for b in applicable), default=4)
     try:
         return ceiling(size, price, server_tool_passes=passes)
     except MissingMaximum as exc:
-        if free:  # only budgets in tokens care, and they get a guess
-            usage = Usage(input_tokens=size.body_bytes, output_tokens=FREE_OUTPUT_TOKENS)
-            return Ceiling(0, usage.total_tokens, usage)
         raise Refusal("model_not_priced", str(exc)) from exc
 
 

@@ -41,7 +41,6 @@ class Asked(NamedTuple):
     provider: str
     facts: Facts
     price: Price
-    free: bool
 
 
 @click.command()
@@ -76,7 +75,7 @@ def command(
     try:
         asked = _asked(config, principal, provider, path, model, body)
         standings = _standings(statuses, leases, asked)
-        verdict = explain(asked.facts, asked.price, standings, free=asked.free)
+        verdict = explain(asked.facts, asked.price, standings)
     except Refusal as exc:
         raise Failure(f"refused: {exc.code}: {exc.message}", 1) from exc
     print_rows(_rows(asked, standings, verdict), COLUMNS, output)
@@ -133,11 +132,10 @@ def _asked(
         raise Refusal("provider_not_allowed", f"the key may not call provider {name!r}")
     if not principal.allows_model(facts.model):
         raise Refusal("model_not_allowed", f"the key may not call model {facts.model!r}")
-    free = declared.prices == "free"
-    price = Price.free(name, model) if free else book.quote(declared.prices, facts.model)
+    price = book.quote(declared.prices, facts.model)
     if price is None:
         raise Refusal("model_not_priced", f"{facts.model!r} has no price in {book.version}")
-    return Asked(principal, name, facts, price, free)
+    return Asked(principal, name, facts, price)
 
 
 def _book(config: Config) -> PriceBook:
@@ -149,8 +147,7 @@ def _book(config: Config) -> PriceBook:
 
 def _provider_of(config: Config, book: PriceBook, principal: Principal, model: str) -> str:
     for name, provider in config.providers.items():
-        priced = provider.prices == "free" or book.quote(provider.prices, model)
-        if priced and principal.allows_provider(name):
+        if book.quote(provider.prices, model) and principal.allows_provider(name):
             return name
     raise Failure(f"no provider prices {model!r}: give --provider")
 

@@ -37,13 +37,13 @@ class Verdict(NamedTuple):
     ceiling: Ceiling
 
 
-def explain(facts: Facts, price: Price, standings: Sequence[Standing], *, free: bool) -> Verdict:
+def explain(facts: Facts, price: Price, standings: Sequence[Standing]) -> Verdict:
     """Ceiling, clamp, wait, refuse, in this order. Raises Refusal if nothing bounds the call.
 
-    `free`: the provider's prices are. `facts` is changed where the output is clamped.
+    `facts` is changed where the output is clamped.
     """
     entries = [standing.entry for standing in standings]
-    bound = find_ceiling(facts, price, entries, free=free)
+    bound = find_ceiling(facts, price, entries)
     limits = [
         limit
         for standing in standings
@@ -54,7 +54,7 @@ def explain(facts: Facts, price: Price, standings: Sequence[Standing], *, free: 
     clamped_to = min(limits, default=None)
     if clamped_to is not None:
         facts.size.output_limit = clamped_to
-        bound = find_ceiling(facts, price, entries, free=free)
+        bound = find_ceiling(facts, price, entries)
     for standing in sorted(standings, key=lambda standing: not standing.capped):
         if needs(standing.entry, bound) > standing.limit - standing.spent:
             return Verdict("refused", standing, clamped_to, bound)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pricing.book import PriceBook
+from pricing.book import FREE, PriceBook
 from pricing.errors import PricingError
 from pricing.price import Price
 from pricing.table import PriceTable
@@ -16,7 +16,6 @@ from proxy.upstream import Origin, Proxies
 from proxy.wire import PricesEntry, ProviderEntry, Snapshot
 
 CLIENT_KEY = "client"  # `api_key: client`: the caller's own credential goes to the provider
-FREE = "free"  # `prices: free`: every model of the provider costs nothing
 _BEARER_HEADERS = ("authorization",)
 
 
@@ -91,8 +90,6 @@ class Prices:
 
     def find(self, provider: str, *models: str) -> Price | None:
         """The price of the first of these models that has one."""
-        if provider == FREE:
-            return Price.free(provider, models[-1])
         return self._book.quote(provider, *models)
 
     def quote(self, provider: str, model: str) -> Price:

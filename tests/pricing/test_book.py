@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pricing.book import CACHED_QUOTES_MAX, Overlay, PriceBook
+from pricing.book import CACHED_QUOTES_MAX, FREE, Overlay, PriceBook
 from pricing.calculator import cost
 from pricing.errors import OverlayError, PricingError
 from pricing.money import atto_from_usd
@@ -177,3 +177,12 @@ def test_a_malformed_entry_is_refused_when_asked_for(tmp_path: Path) -> None:
     book = PriceBook(a_table(tmp_path, {("p", "m"): an_entry(max_input_tokens="x")}))
     with pytest.raises(PricingError, match="p/m: max_input_tokens"):
         book.quote("p", "m")
+
+
+def test_every_model_of_a_free_provider_costs_nothing(table: PriceTable) -> None:
+    book = PriceBook(table, unpriced_atto_per_token=10**12)
+    price = book.quote(FREE, "llama3:8b", "asked")
+    assert price is not None
+    assert (price.key, price.unpriced) == ("free/asked", False)
+    assert cost(Usage(10**6, 10**6), price).nano == 0
+    assert cost(Usage(10**6, 10**6), Price.compile("free", "asked", price.entry)).nano == 0
