@@ -140,6 +140,8 @@ class Control:
 
     async def stop(self) -> None:
         """Drain the workers, commit the rest, return the money, close the epoch."""
+        for channel in self._early:
+            channel.close()
         if self.parts is None:
             return
         for session in self._sessions:
