@@ -135,7 +135,7 @@ def hold_record(call: Call, bound: Ceiling) -> Hold:
         ceiling_usage=bound.usage.as_dict(),
         tags=own.tags,
         client_retry=own.client_retry,
-        priced_model="" if call.provider.prices == FREE else call.price.key,
+        priced_model=call.price.key,
     )
 
 

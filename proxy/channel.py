@@ -67,6 +67,10 @@ class _Inbox:
         if self._closed:
             on_close()
 
+    @property
+    def started(self) -> bool:
+        return self._on_message is not None
+
     def deliver(self, message: Message) -> None:
         if self._on_message is None:
             self._early.append(message)
@@ -117,6 +121,7 @@ class SocketChannel(asyncio.Protocol, Channel):
     """One end of a Unix socket."""
 
     def __init__(self) -> None:
+        self.heard = 0  # how often something came
         self._inbox = _Inbox()
         self._decoder = FrameDecoder()
         self._transport: asyncio.Transport | None = None
@@ -136,12 +141,17 @@ class SocketChannel(asyncio.Protocol, Channel):
         if self._transport is not None:
             self._transport.close()
 
+    @property
+    def started(self) -> bool:
+        return self._inbox.started
+
     # --- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
 
     def data_received(self, data: bytes) -> None:
+        self.heard += 1
         try:
             messages = self._decoder.feed(data)
         except (ValueError, msgspec.MsgspecError):

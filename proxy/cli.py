@@ -119,6 +119,8 @@ def _failure(exc: Exception) -> Failure:
         return Failure(str(exc))
     if _is_known(exc):
         return Failure(" ".join(str(exc).split()))
+    if _is_a(exc, "sqlalchemy.exc", "OperationalError"):  # its own text goes on with the statement
+        return Failure(f"database: {getattr(exc, 'orig', exc)}")
     if isinstance(exc, OSError) and exc.strerror:
         where = f"{exc.filename}: " if exc.filename else ""
         return Failure(f"{where}{exc.strerror}")
@@ -128,11 +130,17 @@ def _failure(exc: Exception) -> Failure:
 
 def _is_known(exc: Exception) -> bool:
     """Errors made for people, of packages that are imported only if they were used."""
-    bases = (("db.errors", "DatabaseError"), ("pricing.errors", "PricingError"))
-    return any(
-        module in sys.modules and isinstance(exc, getattr(sys.modules[module], name))
-        for module, name in bases
+    bases = (
+        ("db.errors", "DatabaseError"),
+        ("db.journal_files", "JournalError"),
+        ("db.ledger_types", "LedgerError"),
+        ("pricing.errors", "PricingError"),
     )
+    return any(_is_a(exc, *base) for base in bases)
+
+
+def _is_a(exc: Exception, module: str, name: str) -> bool:
+    return module in sys.modules and isinstance(exc, getattr(sys.modules[module], name))
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

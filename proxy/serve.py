@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("tollkeeper")
 
 BACKLOG = 2048
+SILENT_S = 15.0  # a worker sends its status each flush interval: one that does not hangs
+SILENT_INTERVALS = 4
 
 
 def serve(path: Path | None) -> int:
@@ -61,7 +63,8 @@ async def run(
     admin_listener: socket.socket,
     workers: list[WorkerProcess],
 ) -> int:
-    """Start control, serve its port, keep the workers; end in good order."""
+    """Start control, serve its port, keep the workers; end in good order, also where the start
+    fails."""
     # These imports take as long as the workers' own start, which goes on meanwhile.
     from proxy.app import SYSTEM_CLOCK  # noqa: PLC0415
     from proxy.control.admin import admin_app  # noqa: PLC0415
@@ -74,7 +77,8 @@ async def run(
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
     control = Control(config, SYSTEM_CLOCK)
-    supervisor = Supervisor(control.connect, listener)
+    silent_s = max(SILENT_S, SILENT_INTERVALS * config.journal.flush_interval_ms / 1000)
+    supervisor = Supervisor(control.connect, listener, silent_s=silent_s)
     await supervisor.start(workers)
     reloading = asyncio.create_task(_reload_on_sighup(control, path))
     admin = Server(admin_app(control), keep_alive_s=75, header_bytes_max=64 * 1024)
@@ -82,14 +86,15 @@ async def run(
         await control.start()
         await admin.start([admin_listener])
         log.info("ready", extra=_ready(config, control, began))
-        return await _until_stopped(stop, control)
+        code = await _until_stopped(stop, control)
     finally:
         reloading.cancel()
         supervisor.stopping()
         await control.stop()
         await supervisor.stop()
         await admin.stop()
-        log.info("stopped")
+    log.info("stopped")
+    return code
 
 
 def _ready(config: Config, control: "Control", began: float) -> dict[str, object]:

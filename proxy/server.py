@@ -247,6 +247,7 @@ class Server:
             timeout_keep_alive=int(keep_alive_s),
         )
         self._server = uvicorn.Server(self._config)
+        self._server.servers = []  # uvicorn makes the list when it starts
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def start(self, sockets: list[socket.socket]) -> None:

@@ -9,17 +9,9 @@ from db.journal_records import (
     FLAG_UNPRICED,
     Settle,
 )
-from pricing.price import Price
 from proxy.call import Call
 from proxy.holds import HeldCall
 from proxy.outcome import Outcome
-from proxy.state import FREE
-
-
-def priced_model(call: Call, price: Price) -> str:
-    """The table entry a row refers to; none where the provider is declared free."""
-    assert call.provider is not None
-    return "" if call.provider.prices == FREE else price.key
 
 
 def _flags(call: Call, held: HeldCall, done: Outcome) -> int:
@@ -54,7 +46,7 @@ def settlement(call: Call, done: Outcome) -> Settle:
         price_version=call.state.prices.version,
         cost_nano=done.cost.nano,
         cost_items=done.cost.items,
-        model=priced_model(call, done.price),
+        model=done.price.key,
         response_id=reading.response_id if reading else "",
         duration_ms=(time.perf_counter_ns() - call.began_ns) // 1_000_000,
         first_byte_ms=(call.first_byte_ns - call.began_ns) // 1_000_000

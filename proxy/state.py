@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pricing.book import FREE, PriceBook
+from pricing.book import PriceBook
 from pricing.errors import PricingError
 from pricing.price import Price
 from pricing.table import PriceTable

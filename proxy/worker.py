@@ -92,10 +92,10 @@ class Worker:
             now_s=self._now_s,
         )
         self._channel.send(Hello(self._journal.journal_id, os.getpid()))
+        self._tick()
         await self._snapshot.wait()
         if self.gateway.state is None:
             raise ConnectionError("control went away before the first snapshot")
-        self._tick()
         return self.gateway
 
     # --- messages ---
@@ -143,7 +143,8 @@ class Worker:
         self.begin_drain()
 
     def _tick(self) -> None:
-        """Each flush interval: tell control what is used and held, and the metrics."""
+        """Each flush interval: tell control what is used and held, the metrics, and that this
+        worker lives."""
         assert self._budgets is not None
         assert self._telemetry is not None
         status = self._budgets.status()

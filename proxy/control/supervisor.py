@@ -1,8 +1,9 @@
 """Keeps the workers of this host running.
 
 A worker is a process with two inherited sockets: the listening one, shared by all, and its end
-of a socket pair to control. One that dies is replaced; its journal is finished by control once
-its lock is free. Whether a worker is dead its lock says, never its pid.
+of a socket pair to control. One that dies is replaced, one that does not answer is killed first;
+its journal is finished by control once its lock is free. Whether a worker is dead its lock says,
+never its pid.
 """
 
 import asyncio
@@ -14,10 +15,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from proxy.channel import connect
+from proxy.channel import SocketChannel, connect
 from proxy.wire import Channel
 
 log = logging.getLogger(__name__)
@@ -26,6 +28,7 @@ RESPAWN_S_MIN = 0.1
 RESPAWN_S_MAX = 5.0
 HEALTHY_S = 30.0  # a life this long makes the next death the first one again
 KILL_S = 10.0
+LOOKS = 5  # without a message in between: a worker hangs. Time alone would blame it for our stall
 
 
 class WorkerProcess(NamedTuple):
@@ -52,13 +55,33 @@ def spawn(listener: socket.socket) -> WorkerProcess:
     return WorkerProcess(process, ours, time.monotonic())
 
 
-class Supervisor:
-    """`start` with processes spawned before, `stop` after control has drained them."""
+@dataclass(slots=True)
+class _Watched:
+    process: subprocess.Popen[bytes]
+    channel: SocketChannel
+    born: float
+    heard: int = 0
+    silent: int = 0  # looks at it in a row that found nothing new
 
-    def __init__(self, connect: Callable[[Channel], None], listener: socket.socket) -> None:
+    def look(self) -> bool:
+        """True: it hangs. It need not say anything before control has begun to listen."""
+        heard, self.heard = self.heard, self.channel.heard
+        self.silent = 0 if heard != self.heard or not self.channel.started else self.silent + 1
+        return self.silent >= LOOKS
+
+
+class Supervisor:
+    """`start` with processes spawned before, `stop` after control has drained them. A worker
+    that sends nothing for about `silent_s` is killed (R1)."""
+
+    def __init__(
+        self, connect: Callable[[Channel], None], listener: socket.socket, *, silent_s: float
+    ) -> None:
         self._connect = connect
         self._listener = listener
-        self._workers: dict[int, WorkerProcess] = {}  # by pidfd
+        self._look_s = silent_s / LOOKS
+        self._looking: asyncio.TimerHandle | None = None
+        self._workers: dict[int, _Watched] = {}  # by pidfd
         self._tasks: set[asyncio.Task[None]] = set()
         self._early_deaths = 0
         self._stopping = False
@@ -72,14 +95,22 @@ class Supervisor:
     async def start(self, workers: list[WorkerProcess]) -> None:
         for worker in workers:
             await self._watch(worker)
+        self._look()
 
     async def _watch(self, worker: WorkerProcess) -> None:
-        loop = asyncio.get_running_loop()
+        channel = await connect(worker.channel)
         pidfd = os.pidfd_open(worker.process.pid)
-        self._workers[pidfd] = worker
+        self._workers[pidfd] = _Watched(worker.process, channel, worker.born)
         self._all_gone.clear()
-        loop.add_reader(pidfd, self._exited, pidfd)
-        self._connect(await connect(worker.channel))
+        asyncio.get_running_loop().add_reader(pidfd, self._exited, pidfd)
+        self._connect(channel)
+
+    def _look(self) -> None:
+        self._looking = asyncio.get_running_loop().call_later(self._look_s, self._look)
+        for worker in self._workers.values():
+            if worker.look():
+                log.error("worker %d does not answer; killing it", worker.process.pid)
+                worker.process.kill()
 
     def _exited(self, pidfd: int) -> None:
         asyncio.get_running_loop().remove_reader(pidfd)
@@ -120,6 +151,8 @@ class Supervisor:
             log.error("worker %d does not end; killing it", worker.process.pid)
             worker.process.kill()
         await self._all_gone.wait()
+        if self._looking is not None:
+            self._looking.cancel()
 
 
 def _reason(code: int) -> str:

@@ -1,0 +1,283 @@
+"""Tollkeeper as a user runs it: `python -m proxy --config FILE serve` in processes of its own.
+
+    with Serving(tmp_path, provider.url) as serving:    # started, ready; stopped by SIGTERM
+        ...call serving.url...
+    assert serving.exit_code == 0
+
+Every wait has a limit, and what is left at the end is killed.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from tests.source_code import ROOT
+
+T = TypeVar("T")
+KEY = "tk-processes-test-key"
+READY_S = 30.0
+STOP_S = 30.0
+COMMAND_S = 60.0
+STEP_S = 0.01
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(what: str, probe: Callable[[], T], timeout_s: float = 10.0) -> T:
+    """The first true value of `probe`; fails, naming `what`, when none comes in time."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := probe()):
+        assert time.monotonic() < deadline, f"{what}: not within {timeout_s} s"
+        time.sleep(STEP_S)
+    return value
+
+
+def a_config(directory: Path, provider_url: str, **changes: Any) -> dict[str, Any]:
+    """One organization, team and key with an ample budget on each; `changes` by section."""
+    config: dict[str, Any] = {
+        "server": {"port": free_port(), "drain_s": 10},
+        "admin": {"port": free_port()},
+        "database": {"url": f"sqlite+aiosqlite:///{directory / 'ledger.db'}"},
+        "journal": {"dir": str(directory / "journal"), "flush_interval_ms": 50},
+        "providers": {
+            name: {"base_url": provider_url, "api_key": "sk-upstream"}
+            for name in ("openai", "anthropic", "gemini")
+        },
+        "organizations": {
+            "acme": {"teams": {"search": {"keys": [{"name": "search-prod", "key": KEY}]}}}
+        },
+        "budgets": [
+            {"scope": "organization/acme", "limit_usd": 1000, "period": "month"},
+            {"scope": "team/acme/search", "limit_usd": 1000, "period": "total"},
+        ],
+        "log": {"calls": False},
+    }
+    for name, value in changes.items():
+        both = isinstance(value, dict) and isinstance(config.get(name), dict)
+        config[name] = config[name] | value if both else value
+    return config
+
+
+def children(pid: int) -> list[int]:
+    """Process ids of the living children."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+def is_alive(pid: int) -> bool:
+    """A zombie is dead."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+class Serving:
+    """One data directory, and the `serve` that runs on it, if any."""
+
+    def __init__(
+        self,
+        directory: Path,
+        provider_url: str,
+        *,
+        environment: Mapping[str, str] | None = None,
+        **changes: Any,
+    ) -> None:
+        self.directory = directory
+        self.config = a_config(directory, provider_url, **changes)
+        self.config_path = directory / "tollkeeper.yaml"
+        self.write_config(json.dumps(self.config))  # JSON is YAML
+        self.exit_code: int | None = None
+        self._environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._group = 0
+        self._log = directory / "serve.log"
+        self._log_start = 0
+
+    def write_config(self, text: str) -> None:
+        self.config_path.write_text(text)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.config['server']['port']}"
+
+    @property
+    def admin_url(self) -> str:
+        return f"http://127.0.0.1:{self.config['admin']['port']}"
+
+    # --- life
+
+    def spawn(self, *, wrapper: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        """Start `serve`, in a process group of its own; returns at once."""
+        assert self._process is None, "still running"
+        self.exit_code = None
+        self._log_start = self._log.stat().st_size if self._log.exists() else 0
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*wrapper, *self._command("serve")],
+                cwd=self.directory,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._group = self._process.pid
+        return self._process
+
+    def start(self) -> Self:
+        """Start `serve`; it is ready when this returns."""
+        process = self.spawn()
+
+        def ready() -> bool:
+            assert process.poll() is None, f"it ended:\n{self.log}"
+            return self.status("/readyz") == 200
+
+        wait_for("ready", ready, READY_S)
+        return self
+
+    def wait(self, timeout_s: float = STOP_S) -> int:
+        """Wait for control's end; its exit code."""
+        assert self._process is not None
+        self.exit_code = self._process.wait(timeout_s)
+        self._process = None
+        return self.exit_code
+
+    def stop(self, timeout_s: float = STOP_S) -> int:
+        """SIGTERM, which drains."""
+        self.signal(signal.SIGTERM)
+        return self.wait(timeout_s)
+
+    def signal(self, number: int) -> None:
+        """To control."""
+        os.kill(self.pid, number)
+
+    def kill_all(self) -> None:
+        """kill -9, to every process at once."""
+        assert self._process is not None
+        os.killpg(self._group, signal.SIGKILL)
+        self.wait()
+
+    def kill_control(self) -> None:
+        """kill -9 of control alone: its workers end by themselves."""
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if self._process is not None and kind is None:
+                self.stop()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Kill whatever is left of the group."""
+        if self._group:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._group, signal.SIGKILL)
+        if self._process is not None:
+            self.wait()
+
+    # --- what it does
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Of control."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def workers(self) -> list[int]:
+        return children(self.pid)
+
+    def worker(self) -> int:
+        """The pid of the one worker."""
+        return wait_for("a worker", lambda: self.workers)[0]
+
+    @property
+    def log(self) -> str:
+        """What was said on stdout and stderr since the last start."""
+        with self._log.open("rb") as file:
+            file.seek(self._log_start)
+            return file.read().decode(errors="replace")
+
+    def events(self) -> list[dict[str, Any]]:
+        """The log's JSON lines."""
+        return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
+
+    def wait_event(self, text: str, timeout_s: float = 10.0) -> dict[str, Any]:
+        """Wait for a log line whose event contains `text`."""
+        return wait_for(
+            f"log line {text!r}",
+            lambda: next((e for e in self.events() if text in e["event"]), None),
+            timeout_s,
+        )
+
+    def status(self, path: str) -> int:
+        """HTTP status of a GET on the data port; 0: no answer."""
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(self.url + path, timeout=5).status_code
+        return 0
+
+    # --- its commands
+
+    def _command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "proxy", "--config", str(self.config_path), *arguments]
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A command beside the running proxy."""
+        return subprocess.run(
+            self._command(*arguments),
+            cwd=self.directory,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_S,
+            check=False,
+        )
+
+    def output(self, *arguments: str) -> str:
+        """stdout of a command that succeeds."""
+        done = self.run(*arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All cost rows, as `report --by call` prints them."""
+        rows: list[dict[str, Any]] = json.loads(
+            self.output("report", "--by", "call", "--format", "json")
+        )
+        return rows
+
+    def wait_rows(
+        self, enough: Callable[[list[dict[str, Any]]], bool], timeout_s: float = 15.0
+    ) -> list[dict[str, Any]]:
+        """The rows, once they are as wanted."""
+        return wait_for("rows", lambda: rows if enough(rows := self.rows()) else None, timeout_s)
