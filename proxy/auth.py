@@ -8,12 +8,8 @@ from hashlib import sha256
 from urllib.parse import unquote_to_bytes
 
 from proxy.errors import Refusal
+from proxy.request_head import RequestHead
 from proxy.wire import KeyEntry
-
-# The headers in which SDKs send a credential. All of them are taken off before forwarding.
-CREDENTIAL_HEADERS = frozenset(
-    [b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key", b"x-tollkeeper-key"]
-)
 
 
 @dataclass(slots=True)
@@ -24,13 +20,11 @@ class Credentials:
     own: bytes | None = None  # x-tollkeeper-key
 
 
-def credentials(headers: list[tuple[bytes, bytes]], query: bytes) -> Credentials:
+def credentials(head: RequestHead, query: bytes) -> Credentials:
     """Collect the distinct secrets of a request, in the order of their headers."""
     found = Credentials([])
     secrets = found.secrets
-    for name, value in headers:
-        if name not in CREDENTIAL_HEADERS:
-            continue
+    for name, value in head.credentials:
         if name == b"authorization":
             scheme, _, token = value.partition(b" ")
             if scheme.lower() != b"bearer":

@@ -21,6 +21,7 @@ from proxy.outcome import Outcome
 from proxy.principal import OwnHeaders, own_headers
 from proxy.providers.base import Dialect, Facts, Meter, Route
 from proxy.refuse import guessed_dialect
+from proxy.request_head import RequestHead
 from proxy.routing import destination
 from proxy.scopes import Principal
 from proxy.state import Provider, State
@@ -46,6 +47,7 @@ class Call:
         "facts",
         "first_byte_ns",
         "forwarded_ns",
+        "head",
         "held",
         "key_name",
         "meter",
@@ -75,7 +77,8 @@ class Call:
         self.task: asyncio.Task[None] | None = None
         # what is asked, and by whom
         self.provider: Provider | None = None
-        self.dialect: Dialect = guessed_dialect(client.headers)
+        self.head = RequestHead(client.headers)
+        self.dialect: Dialect = guessed_dialect(self.head)
         self.route: Route | None = None
         self.path = client.raw_path
         self.query = client.query
@@ -102,11 +105,12 @@ class Call:
         self.cut_by: Refusal | None = None  # why we ended the reply ourselves
 
     @property
-    def target(self) -> bytes:
-        """Path and query as sent upstream: the provider's own prefix, then the raw path."""
+    def start_line(self) -> bytes:
+        """Method and target as sent upstream: the provider's own prefix, then the raw path."""
         assert self.provider is not None
-        path = self.provider.origin.path_prefix + self.path
-        return path + b"?" + self.query if self.query else path
+        method = self.client.method.encode("ascii")
+        start = method + b" " + self.provider.origin.path_prefix + self.path
+        return start + b"?" + self.query if self.query else start
 
     @property
     def streams(self) -> bool:
@@ -130,10 +134,10 @@ class Call:
 def find_route(call: Call) -> None:
     """Which provider and which of its routes this is."""
     client, state = call.client, call.state
-    target = destination(client.raw_path, client.query, client.headers, state.provider_names)
+    target = destination(client.raw_path, client.query, call.head, state.provider_names)
     provider = state.providers[target.provider]
     call.provider, call.dialect, call.path = provider, provider.dialect, target.path
-    if client.header(b"upgrade") is not None and _is_websocket(client):
+    if call.head.noted.get(b"upgrade", b"").lower() == b"websocket":
         raise Refusal(
             "websocket_not_supported",
             "WebSockets are not metered here. Use the HTTP form of this API.",
@@ -144,15 +148,11 @@ def find_route(call: Call) -> None:
         raise Refusal("unknown_route", f"{client.method} {path} is no route of {provider.name}.")
 
 
-def _is_websocket(client: AsgiClient) -> bool:
-    return (client.header(b"upgrade") or b"").lower() == b"websocket"
-
-
 def authenticate(call: Call, now_s: float) -> None:
     """Whose call this is; takes the credential that goes upstream."""
     client, provider = call.client, call.provider
     assert provider is not None
-    found = credentials(client.headers, client.query)
+    found = credentials(call.head, client.query)
     if provider.client_key and found.own is None:
         raise Refusal(
             "invalid_api_key",
@@ -169,7 +169,7 @@ def authenticate(call: Call, now_s: float) -> None:
         raise Refusal(
             "provider_not_allowed", f"The key '{key.name}' may not use '{provider.name}'."
         )
-    own = call.own = own_headers(client.headers)
+    own = call.own = own_headers(call.head)
     call.principal = Principal.of(key, own.user, own.project, call.state.projects)
 
 

@@ -14,12 +14,11 @@ async def pass_through(call: Call, pool: Pool, body_bytes_max: int) -> None:
     assert provider is not None
     client.check_length(body_bytes_max)
     head = request_head(
-        client.method,
-        call.target,
+        call.start_line,
         provider.origin.host_header,
-        client.headers,
+        call.head,
         call.credential,
-        None,
+        own_framing(call.head),
     )
     exchange = call.exchange = pool.exchange()
     call.forwarded_ns = time.perf_counter_ns()
@@ -36,11 +35,11 @@ async def pass_through(call: Call, pool: Pool, body_bytes_max: int) -> None:
 
 def _body(call: Call, body_bytes_max: int) -> bytes | AsyncIterator[bytes]:
     """The client's body in the client's own framing."""
-    framing = own_framing(call.client.headers)
+    framing = own_framing(call.head)
     if not framing:
         return b""
     stream = call.client.body_stream(body_bytes_max)
-    return stream if framing[0].startswith(b"content-length") else _chunked(stream)
+    return stream if framing.startswith(b"content-length") else _chunked(stream)
 
 
 async def _chunked(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 
 from pricing.money import nano_from_usd
-from proxy.client import Headers
 from proxy.errors import Refusal
+from proxy.request_head import RequestHead
 
 _NAME = re.compile(r"[\w.@:+/-]{1,128}", re.ASCII)
 TAGS_MAX = 16
@@ -25,16 +25,14 @@ class OwnHeaders:
     client_retry: int = 0
 
 
-def own_headers(headers: Headers) -> OwnHeaders:
+def own_headers(head: RequestHead) -> OwnHeaders:
     """Parse them. Raises Refusal `invalid_tollkeeper_header`, naming header and problem."""
     own = OwnHeaders()
-    for name, value in headers:
-        if name[:2] != b"x-":
-            continue
-        if name == b"x-stainless-retry-count":
-            own.client_retry = int(value) if value.isdigit() and len(value) < 4 else 0
-        elif name.startswith(b"x-tollkeeper-"):
-            _parse(own, name.decode("ascii", "replace"), value.decode("latin-1").strip())
+    retries = head.noted.get(b"x-stainless-retry-count", b"0")
+    if retries != b"0" and retries.isdigit() and len(retries) < 4:
+        own.client_retry = int(retries)
+    for name, value in head.own:
+        _parse(own, name.decode("ascii", "replace"), value.decode("latin-1").strip())
     return own
 
 

@@ -5,6 +5,7 @@ from proxy.client import Headers
 from proxy.errors import Refusal
 from proxy.providers.base import Dialect
 from proxy.providers.registry import DIALECT_NAMES, dialect
+from proxy.request_head import RequestHead
 
 _DIALECTS = {name: dialect(name) for name in DIALECT_NAMES}
 RETRY_AFTER_S_MAX = 60  # SDKs sleep through whatever they are told
@@ -30,11 +31,10 @@ def refusal_headers(refusal: Refusal, request_id: str) -> Headers:
     return headers
 
 
-def guessed_dialect(headers: Headers) -> Dialect:
+def guessed_dialect(head: RequestHead) -> Dialect:
     """The dialect to refuse in when no provider could be found."""
-    for name, _ in headers:
-        if name == b"anthropic-version":
-            return _DIALECTS["anthropic"]
-        if name == b"x-goog-api-key":
-            return _DIALECTS["gemini"]
+    if b"anthropic-version" in head.noted:
+        return _DIALECTS["anthropic"]
+    if b"x-goog-api-key" in head.noted:
+        return _DIALECTS["gemini"]
     return _DIALECTS["openai"]

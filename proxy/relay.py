@@ -29,12 +29,11 @@ async def forward(call: Call, pool: Pool) -> Exchange:
     inject = injects_usage(call)
     body = call.dialect.edit(facts, call.body, clamp=call.clamped, inject_usage=inject)
     head = request_head(
-        call.client.method,
-        call.target,
+        call.start_line,
         provider.origin.host_header,
-        call.client.headers,
+        call.head,
         call.credential,
-        len(body),
+        b"content-length: %d" % len(body),
     )
     exchange = call.exchange = pool.exchange()
     call.forwarded_ns = time.perf_counter_ns()

@@ -1,8 +1,9 @@
 """Which provider a path belongs to: `/{provider}/...`, or a bare SDK path (no prefix)."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from proxy.errors import Refusal
+from proxy.request_head import RequestHead
 
 _GEMINI_PREFIXES = (b"/v1beta", b"/upload/", b"/v1/interactions", b"/v1/cachedContents")
 _ANTHROPIC_PREFIXES = (b"/v1/messages", b"/v1/complete")
@@ -27,8 +28,7 @@ _GEMINI_VERBS = frozenset(
 )
 
 
-@dataclass(slots=True, frozen=True)
-class Destination:
+class Destination(NamedTuple):
     """A configured provider's name and the raw path below its prefix."""
 
     provider: str
@@ -36,7 +36,7 @@ class Destination:
 
 
 def destination(
-    raw_path: bytes, query: bytes, headers: list[tuple[bytes, bytes]], providers: frozenset[bytes]
+    raw_path: bytes, query: bytes, head: RequestHead, providers: frozenset[bytes]
 ) -> Destination:
     """Find the provider. `providers` are the configured names.
 
@@ -45,7 +45,7 @@ def destination(
     name, slash, rest = raw_path[1:].partition(b"/")
     if name in providers and not (name == b"openai" and rest.startswith(b"deployments/")):
         return Destination(name.decode("ascii"), slash + rest)
-    bare = _bare(raw_path, query, headers)
+    bare = _bare(raw_path, query, head)
     if bare is None:
         raise Refusal(
             "unknown_route",
@@ -60,7 +60,7 @@ def destination(
     return Destination(bare.decode("ascii"), raw_path)
 
 
-def _bare(path: bytes, query: bytes, headers: list[tuple[bytes, bytes]]) -> bytes | None:
+def _bare(path: bytes, query: bytes, head: RequestHead) -> bytes | None:
     """The provider whose SDKs send this path to a base URL without a prefix."""
     if path.startswith(b"/openai/deployments/"):
         return b"azure"
@@ -70,11 +70,10 @@ def _bare(path: bytes, query: bytes, headers: list[tuple[bytes, bytes]]) -> byte
         return b"gemini"
     if not path.startswith(b"/v1/"):
         return None
-    for name, _ in headers:
-        if name == b"anthropic-version":
-            return b"anthropic"
-        if name == b"x-goog-api-key":
-            return b"gemini"
+    if b"anthropic-version" in head.noted:
+        return b"anthropic"
+    if b"x-goog-api-key" in head.noted:
+        return b"gemini"
     if query.startswith(b"key=") or b"&key=" in query:
         return b"gemini"
     return b"openai"

@@ -6,6 +6,7 @@ import pytest
 
 from proxy.auth import Credentials, Keyring, credentials, without_key
 from proxy.errors import Refusal
+from proxy.request_head import RequestHead
 from proxy.wire import KeyEntry
 
 NOW_S = 1_700_000_000.0
@@ -38,18 +39,23 @@ def a_key(secret: bytes, name: str = "search", **changes: object) -> KeyEntry:
     ],
 )
 def test_every_place_of_a_key(headers: list[tuple[bytes, bytes]], query: bytes) -> None:
-    assert credentials(headers, query).secrets == [b"tk-1"]
+    assert credentials(RequestHead(headers), query).secrets == [b"tk-1"]
 
 
 def test_own_header_is_kept_apart() -> None:
     headers = [(b"authorization", b"Bearer sk-provider"), (b"x-tollkeeper-key", b"tk-1")]
-    found = credentials(headers, b"")
+    found = credentials(RequestHead(headers), b"")
     assert (found.own, found.secrets) == (b"tk-1", [b"sk-provider"])
     assert Keyring((a_key(b"tk-1"),)).authenticate(found, NOW_S).name == "search"
 
 
 def test_other_schemes_are_not_keys() -> None:
-    assert credentials([(b"authorization", b"AWS4-HMAC-SHA256 Credential=x")], b"").secrets == []
+    assert (
+        credentials(
+            RequestHead([(b"authorization", b"AWS4-HMAC-SHA256 Credential=x")]), b""
+        ).secrets
+        == []
+    )
 
 
 @pytest.mark.parametrize(

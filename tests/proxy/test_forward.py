@@ -1,12 +1,15 @@
 """The edits of a request's head, all of them, and of a reply's headers."""
 
-from proxy.forward import reply_headers, request_head
+from proxy.forward import own_framing, reply_headers, request_head
+from proxy.request_head import RequestHead
 
 CREDENTIAL = b"authorization: Bearer sk-real"
 
 
-def head(headers: list[tuple[bytes, bytes]], body_bytes: int | None = 2) -> list[bytes]:
-    raw = request_head("POST", b"/v1/x?a=1", b"api.test", headers, CREDENTIAL, body_bytes)
+def head(headers: list[tuple[bytes, bytes]], framing: bytes | None = None) -> list[bytes]:
+    read = RequestHead(headers)
+    framing = b"content-length: 2" if framing is None else framing
+    raw = request_head(b"POST /v1/x?a=1", b"api.test", read, CREDENTIAL, framing)
     assert raw.endswith(b"\r\n\r\n")
     return raw[:-4].split(b"\r\n")
 
@@ -22,7 +25,7 @@ def test_what_is_set() -> None:
 
 
 def test_without_a_credential_no_empty_line_is_sent() -> None:
-    raw = request_head("GET", b"/", b"h", [], b"", None)
+    raw = request_head(b"GET /", b"h", RequestHead([]), b"", b"")
     assert raw == b"GET / HTTP/1.1\r\nhost: h\r\naccept-encoding: identity\r\n\r\n"
 
 
@@ -68,9 +71,10 @@ def test_what_stays_in_its_order() -> None:
 
 
 def test_the_clients_own_framing_for_streamed_bodies() -> None:
-    assert head([(b"content-length", b"99")], None)[-1] == b"content-length: 99"
-    assert head([(b"transfer-encoding", b"chunked")], None)[-1] == b"transfer-encoding: chunked"
-    assert head([], None)[-1] == CREDENTIAL
+    assert own_framing(RequestHead([(b"content-length", b"99")])) == b"content-length: 99"
+    chunked = RequestHead([(b"transfer-encoding", b"chunked")])
+    assert own_framing(chunked) == b"transfer-encoding: chunked"
+    assert own_framing(RequestHead([])) == b""
 
 
 def test_reply_headers() -> None:

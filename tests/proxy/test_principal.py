@@ -4,19 +4,22 @@ import pytest
 
 from proxy.errors import Refusal
 from proxy.principal import own_headers
+from proxy.request_head import RequestHead
 
 
 def test_everything_at_once() -> None:
     own = own_headers(
-        [
-            (b"content-type", b"application/json"),
-            (b"x-tollkeeper-user", b"ann@acme.test"),
-            (b"x-tollkeeper-project", b"ranking"),
-            (b"x-tollkeeper-tags", b"env=prod, feature = search ,"),
-            (b"x-tollkeeper-max-cost-usd", b"0.25"),
-            (b"x-tollkeeper-include-usage", b"off"),
-            (b"x-stainless-retry-count", b"2"),
-        ]
+        RequestHead(
+            [
+                (b"content-type", b"application/json"),
+                (b"x-tollkeeper-user", b"ann@acme.test"),
+                (b"x-tollkeeper-project", b"ranking"),
+                (b"x-tollkeeper-tags", b"env=prod, feature = search ,"),
+                (b"x-tollkeeper-max-cost-usd", b"0.25"),
+                (b"x-tollkeeper-include-usage", b"off"),
+                (b"x-stainless-retry-count", b"2"),
+            ]
+        )
     )
     assert own.user == "ann@acme.test"
     assert own.project == "ranking"
@@ -27,7 +30,7 @@ def test_everything_at_once() -> None:
 
 
 def test_nothing() -> None:
-    own = own_headers([(b"accept", b"*/*"), (b"x-stainless-retry-count", b"zzz")])
+    own = own_headers(RequestHead([(b"accept", b"*/*"), (b"x-stainless-retry-count", b"zzz")]))
     assert (own.user, own.project, own.tags, own.max_cost_nano) == ("", "", {}, None)
     assert own.include_usage
     assert own.client_retry == 0
@@ -52,6 +55,6 @@ def test_nothing() -> None:
 )
 def test_mistakes_name_the_header(name: bytes, value: bytes) -> None:
     with pytest.raises(Refusal) as refused:
-        own_headers([(name, value)])
+        own_headers(RequestHead([(name, value)]))
     assert refused.value.code == "invalid_tollkeeper_header"
     assert name.decode() in refused.value.message

@@ -3,6 +3,7 @@
 import pytest
 
 from proxy.errors import Refusal
+from proxy.request_head import RequestHead
 from proxy.routing import destination
 
 ALL = frozenset([b"openai", b"anthropic", b"gemini", b"azure", b"groq", b"ollama"])
@@ -79,21 +80,21 @@ GOOG = [(b"x-goog-api-key", b"k")]
 def test_destination(
     path: bytes, query: bytes, headers: list[tuple[bytes, bytes]], provider: str, below: bytes
 ) -> None:
-    found = destination(path, query, headers, ALL)
+    found = destination(path, query, RequestHead(headers), ALL)
     assert (found.provider, found.path) == (provider, below)
 
 
 @pytest.mark.parametrize("path", [b"/", b"/v2/chat", b"/chat/completions", b"/model/x/converse"])
 def test_unknown_paths_name_the_prefixes(path: bytes) -> None:
     with pytest.raises(Refusal) as refused:
-        destination(path, b"", [], ALL)
+        destination(path, b"", RequestHead([]), ALL)
     assert refused.value.code == "unknown_route"
     assert "/anthropic/, /azure/, /gemini/" in refused.value.message
 
 
 def test_a_bare_path_of_a_provider_that_is_not_configured() -> None:
     with pytest.raises(Refusal) as refused:
-        destination(b"/v1/messages", b"", [], frozenset([b"openai"]))
+        destination(b"/v1/messages", b"", RequestHead([]), frozenset([b"openai"]))
     assert refused.value.code == "unknown_provider"
     assert "'anthropic'" in refused.value.message
     assert "/openai/" in refused.value.message
