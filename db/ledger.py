@@ -274,7 +274,7 @@ def _read_leases(
     states: dict[int, LeaseState] = {}
     for start in range(0, len(window_ids), READ_AT_ONCE):
         some = window_ids[start : start + READ_AT_ONCE]
-        rows = leases_statement(len(some)).one(connection, (epoch_id, *some))
+        rows: Any = leases_statement(len(some)).one(connection, (epoch_id, *some))
         states.update({id_: LeaseState(granted, spent) for id_, granted, spent in rows})
     return states
 
