@@ -31,7 +31,14 @@ from db.models import Budget, Epoch, JournalOffset, Lease
 from db.models import Window as WindowRow
 from db.references import References, UnknownReference
 from db.registry import ADJUSTMENTS
-from db.statements import FLAG_COSTS, UPSERT_ROLLUPS, Statement, insert_new, table_of
+from db.statements import (
+    FLAG_COSTS,
+    UPSERT_ROLLUPS,
+    Statement,
+    insert_new,
+    leases_statement,
+    table_of,
+)
 from db.transactions import T, Transactions, Work, is_retryable
 
 _LEASES = table_of(Lease)
@@ -60,6 +67,7 @@ BOOK_WINDOWS = Statement(
 )
 
 
+READ_AT_ONCE = 64  # leases; a statement of its own for each number of windows
 FLAGGED = FLAG_CEILING_VIOLATION | FLAG_UNBACKED
 
 
@@ -263,14 +271,12 @@ def _lock_leases(
 def _read_leases(
     connection: Connection, epoch_id: int, window_ids: Sequence[int]
 ) -> dict[int, LeaseState]:
-    query = (
-        select(Lease.window_id, Lease.granted, Lease.spent)
-        .where(Lease.epoch_id == epoch_id, Lease.window_id.in_(window_ids))
-        .order_by(Lease.window_id)
-        .with_for_update()
-    )
-    rows = connection.execute(query) if window_ids else ()
-    return {row[0]: LeaseState(row[1], row[2]) for row in rows}
+    states: dict[int, LeaseState] = {}
+    for start in range(0, len(window_ids), READ_AT_ONCE):
+        some = window_ids[start : start + READ_AT_ONCE]
+        rows: Any = leases_statement(len(some)).one(connection, (epoch_id, *some))
+        states.update({id_: LeaseState(granted, spent) for id_, granted, spent in rows})
+    return states
 
 
 def close_epoch(connection: Connection, epoch_id: int, *, unfinished_too: bool) -> bool:

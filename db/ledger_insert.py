@@ -91,16 +91,9 @@ def _ended(
     connection: Connection, references: References, hold: Hold, settle: Settle | None
 ) -> Ended:
     """Raises UnknownReference."""
-    references.check_principal(connection, hold)
     if settle is None:
         units = [references.unit(connection, window[0]) for window, _ in hold.amounts]
         settle = lost_settlement(hold, units)
     windows = tuple([window for window, _ in settle.charges])
-    row = settled_row(
-        hold,
-        settle,
-        references.charge_set_id(connection, windows),
-        references.user_id(connection, hold),
-        references.price_id(connection, settle.price_version, settle.model),
-    )
-    return Ended(hold, settle, row)
+    refers = references.of_row(connection, hold, windows, settle.price_version, settle.model)
+    return Ended(hold, settle, settled_row(hold, settle, *refers))

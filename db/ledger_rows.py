@@ -150,8 +150,8 @@ def correction_row(
 
 
 class Booking:
-    """Charges to one lease, applied one after the other: each is backed by its hold, by what is
-    left of the lease, or not at all (protocol section 3)."""
+    """A lease that charges are applied to, one after the other: each is backed by its hold, by
+    what is left of the lease, or not at all (protocol section 3)."""
 
     __slots__ = ("granted", "spent", "unbacked")
 
@@ -160,22 +160,20 @@ class Booking:
         self.spent = spent
         self.unbacked = 0
 
-    def charge(self, amount: int, held: int) -> int:
-        """Returns what of it is unbacked."""
-        self.spent = spent = self.spent + amount
-        unbacked = max(amount - held, spent - self.granted, 0)
-        if unbacked:
-            self.granted += unbacked
-            self.unbacked += unbacked
-        return unbacked
-
 
 def book(bookings: dict[Window, Booking], charges: Amounts, held: Amounts, backed: bool) -> int:
     """Charge one row to its windows. Returns what of it is unbacked."""
-    unbacked = 0
+    total = 0
     for (window, amount), (_, hold) in zip(charges, held, strict=True):
-        unbacked += bookings[window].charge(amount, hold if backed else 0)
-    return unbacked
+        booking = bookings[window]
+        booking.spent = spent = booking.spent + amount
+        if amount <= hold and spent <= booking.granted and backed:
+            continue
+        unbacked = max(amount - (hold if backed else 0), spent - booking.granted, 0)
+        booking.granted += unbacked
+        booking.unbacked += unbacked
+        total += unbacked
+    return total
 
 
 # --- rollups -------------------------------------------------------------------------------

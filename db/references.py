@@ -5,7 +5,7 @@ Everything remembered is committed: the ledger calls `forget` when a transaction
 
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, select
 
@@ -36,6 +36,14 @@ class UnknownReference(Exception):
     """A record names something the database does not have; the text says what."""
 
 
+class Referred(NamedTuple):
+    """The ids a row refers to."""
+
+    charge_set_id: int | None
+    user_id: int | None
+    price_id: int | None
+
+
 class References:
     def __init__(self, describe_price: DescribePrice, now_ms: Callable[[], int]) -> None:
         self._describe_price = describe_price
@@ -43,6 +51,7 @@ class References:
         self.forget()
 
     def forget(self) -> None:
+        self._rows: dict[tuple[Any, ...], Referred] = {}
         self._principals: set[tuple[int, int, int, int]] = set()
         self._units: dict[int, str] = {}
         self._windows: dict[Window, int] = {}
@@ -62,6 +71,35 @@ class References:
         for kind in kinds:
             if len(kind) > REMEMBERED_MAX:
                 kind.clear()
+
+    def of_row(
+        self,
+        connection: Connection,
+        hold: Hold,
+        windows: tuple[Window, ...],
+        price_version: str,
+        model: str,
+    ) -> Referred:
+        """Everything a row refers to, in one look. Raises UnknownReference."""
+        key = (
+            hold.key_id,
+            hold.organization_id,
+            hold.team_id,
+            hold.project_id,
+            hold.user,
+            windows,
+            price_version,
+            model,
+        )
+        known = self._rows.get(key)
+        if known is None:
+            self.check_principal(connection, hold)
+            known = self._rows[key] = Referred(
+                self.charge_set_id(connection, windows),
+                self.user_id(connection, hold),
+                self.price_id(connection, price_version, model),
+            )
+        return known
 
     def check_principal(self, connection: Connection, hold: Hold) -> None:
         who = (hold.key_id, hold.organization_id, hold.team_id, hold.project_id)

@@ -5,6 +5,7 @@ for the rows; handing the driver its SQL and tuples keeps a flush cheap.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -19,12 +20,13 @@ from sqlalchemy import (
     cast,
     func,
     or_,
+    select,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
 from db.ledger_rows import COLUMNS, JSON_COLUMNS, ROLLUP_COLUMNS, ROLLUP_SUMS, Row
-from db.models import Base, CostAnalytics, JournalOffset, UsageCost
+from db.models import Base, CostAnalytics, JournalOffset, Lease, UsageCost
 
 JULIAN_1970 = 2440587.5
 MS_PER_DAY = 86_400_000
@@ -92,6 +94,7 @@ def _bound(names: Sequence[str]) -> dict[str, Any]:
 _COSTS = table_of(UsageCost)
 _ROLLUPS = table_of(CostAnalytics)
 _OFFSETS = table_of(JournalOffset)
+_LEASES = table_of(Lease)
 
 
 def _insert_costs(module: Any) -> Any:
@@ -144,3 +147,21 @@ FLAG_COSTS = Statement(
     ),
     ("to_flags", "id"),
 )
+
+
+@cache
+def leases_statement(windows: int) -> Statement:
+    """Lock an epoch's leases in that many windows, in the order of their ids."""
+    names = tuple(f"window_{number}" for number in range(windows))
+    return Statement(
+        lambda _: (
+            select(_LEASES.c.window_id, _LEASES.c.granted, _LEASES.c.spent)
+            .where(
+                _LEASES.c.epoch_id == bindparam("epoch"),
+                _LEASES.c.window_id.in_([bindparam(name) for name in names]),
+            )
+            .order_by(_LEASES.c.window_id)
+            .with_for_update()
+        ),
+        ("epoch", *names),
+    )

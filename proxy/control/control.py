@@ -30,6 +30,7 @@ from proxy.wire import Channel, PricesEntry, Slices, Snapshot, Status, Unwant, W
 log = logging.getLogger(__name__)
 
 REVISION_S = 0.5  # the catalog's revision is looked at this often: changes are out in a second
+EPOCHS_S = 1.0  # epochs of former lives are closed this soon after their last journal ended
 SEEN_S = 5.0  # the epoch shows this often that it lives
 HOST_TIMEOUT_MS = 60_000  # an epoch unseen for this long is labelled lost
 HOUSEKEEPING_S = 60.0
@@ -230,12 +231,12 @@ class Control:
         if self._is_due("flush", self.config.journal.flush_interval_ms / 1000):
             parts.recovery.seal()
             parts.leases.interval()
-            if await parts.writer.flush(rounds=1):
+            if await parts.writer.flush(rounds=1):  # there may be more: go on at once
                 self._due["flush"] = 0.0
                 self._wake.set()
-            else:
-                await parts.recovery.close_epochs()
         await parts.leases.step()
+        if self._is_due("epochs", EPOCHS_S):
+            await parts.recovery.close_epochs()
         if self._is_due("revision", REVISION_S):
             await self._look_for_changes(parts)
         if self._is_due("seen", SEEN_S):
