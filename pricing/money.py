@@ -36,9 +36,9 @@ def nano_from_usd(usd: Decimal) -> int:
 
 def usd_from_nano(nano: int) -> str:
     """Exact decimal string of nano-USD, no exponent, no trailing zeros: 1500 -> "0.0000015"."""
-    sign = "-" if nano < 0 else ""
-    whole, rest = divmod(abs(nano), NANO_PER_USD)
-    return f"{sign}{whole}.{rest:09d}".rstrip("0").rstrip(".")
+    digits = f"{abs(nano):010d}"
+    text = f"{digits[:-9]}.{digits[-9:]}".rstrip("0").rstrip(".")
+    return text if nano >= 0 else "-" + text
 
 
 def usd_from_atto(atto: int) -> str:

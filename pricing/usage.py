@@ -6,6 +6,7 @@ these two. `units` counts what is priced outside tokens. Providers' meters norma
 """
 
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 
 
 @dataclass(slots=True)
@@ -36,10 +37,15 @@ class Usage:
     def as_dict(self) -> dict[str, object]:
         """The fields that differ from their defaults, JSON-ready; `from_dict` is the inverse."""
         out: dict[str, object] = {}
-        for name, default in _DEFAULTS:
-            value = getattr(self, name)
-            if value != default:
-                out[name] = value
+        if self.input_tokens:
+            out["input_tokens"] = self.input_tokens
+        if self.output_tokens:
+            out["output_tokens"] = self.output_tokens
+        rare = _rare(self)
+        if any(rare):
+            out |= {name: value for name, value in zip(_RARE, rare, strict=True) if value}
+        if self.provider_cost_nano is not None:
+            out["provider_cost_nano"] = self.provider_cost_nano
         if self.units:
             out["units"] = dict(self.units)
         if self.passes:
@@ -64,7 +70,13 @@ class Usage:
         return total
 
 
-_DEFAULTS = tuple((f.name, f.default) for f in fields(Usage) if f.name not in ("units", "passes"))
+# Every field whose default is 0 or "", but the two that are nearly always set.
+_RARE = tuple(
+    f.name
+    for f in fields(Usage)
+    if f.default in (0, "") and f.name not in ("input_tokens", "output_tokens")
+)
+_rare = attrgetter(*_RARE)
 
 
 @dataclass(slots=True)

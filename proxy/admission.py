@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from db.journal_records import Hold
-from pricing.ceiling import Ceiling, ceiling, output_limit_for
+from pricing.ceiling import SERVER_TOOL_PASSES, Ceiling, ceiling, output_limit_for
 from pricing.errors import MissingMaximum
 from pricing.money import usd_from_nano
 from pricing.price import Price
@@ -47,7 +47,9 @@ async def admit(call: Call, budgets: Budgets, now_s: float) -> None:
 
 def find_ceiling(facts: Facts, price: Price, applicable: Sequence[BudgetEntry]) -> Ceiling:
     """The most the call can cost. Raises Refusal `model_not_priced` when nothing bounds it."""
-    size, passes = facts.size, max((b.server_tool_passes for b in applicable), default=4)
+    size, passes = facts.size, SERVER_TOOL_PASSES
+    if size.tool_windows:
+        passes = max((b.server_tool_passes for b in applicable), default=passes)
     try:
         return ceiling(size, price, server_tool_passes=passes)
     except MissingMaximum as exc:

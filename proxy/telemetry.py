@@ -5,6 +5,7 @@ import contextlib
 import os
 import time
 import traceback
+from functools import lru_cache
 
 import msgspec
 
@@ -50,11 +51,15 @@ class LineLog:
                 os.write(self._fd, b"\n".join(lines))
 
 
-def timestamp(at_s: float) -> str:
+@lru_cache(maxsize=4)
+def _second(at_s: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at_s))
+
+
+def timestamp(at_ms: int) -> str:
     """ISO 8601 in UTC with milliseconds."""
-    whole = int(at_s)
-    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
-    return f"{text}.{int((at_s - whole) * 1000):03d}Z"
+    whole, rest = divmod(at_ms, 1000)
+    return f"{_second(whole)}.{rest:03d}Z"
 
 
 class Telemetry:
@@ -77,7 +82,7 @@ class Telemetry:
         self.metrics.problem(what)
         self._log.write(
             {
-                "at": timestamp(time.time()),
+                "at": timestamp(time.time_ns() // 1_000_000),
                 "level": "error",
                 "event": what,
                 "request_id": request_id,
@@ -129,7 +134,7 @@ def _overhead_us(call: Call, duration_ns: int) -> int:
 def call_line(call: Call, duration_ns: int) -> dict[str, object]:
     """The log line of one call: who, what, how it ended, what it cost. Never a secret."""
     line: dict[str, object] = {
-        "at": timestamp(call.at_ms / 1000),
+        "at": timestamp(call.at_ms),
         "level": "warning" if call.refusal is not None else "info",
         "event": "refused" if call.refusal is not None else "call",
         "request_id": call.request_id,

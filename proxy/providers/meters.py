@@ -10,7 +10,7 @@ from typing import Protocol
 from msgspec import DecodeError, json
 
 from proxy.providers.base import Reading
-from proxy.providers.fields import as_dict, object_after, text_after
+from proxy.providers.fields import as_dict, as_list, object_after, text_after
 from proxy.sse import TAIL_BYTES, ArrayElements, EventBlocks, event_data
 
 BODY_BYTES_MAX = 2**21  # a JSON reply larger than this is read from its two ends only
@@ -131,14 +131,13 @@ class JsonMeter:
             reader.finished = body.rstrip().endswith((b"}", b"]"))
             return reader.reading()
         document = decode(body)
-        texts = 0
-        for part in document if type(document) is list else [document]:
-            if type(part) is dict:
-                reader.document(part)
-                texts += reader.text_bytes(part)
+        parts = [part for part in as_list(document) or [document] if type(part) is dict]
+        for part in parts:
+            reader.document(part)
         reader.finished = document is not None
         reading = reader.reading()
         if reading.usage is None:
+            texts = sum(reader.text_bytes(part) for part in parts)
             reading.delivered_output_tokens = -(-texts // BYTES_PER_TOKEN)
         return reading
 
