@@ -22,11 +22,6 @@ def events_of(sdk: Sdk, origin: str) -> list[Any]:
     return seen
 
 
-def asked_for(sdk: Sdk, request: Any) -> bool:
-    """Whether this is the streamed call of the SDK (and not, say, a retry elsewhere)."""
-    return bool(request.path.startswith(sdk.path.rpartition(":")[0] or sdk.path))
-
-
 # --- the same events -----------------------------------------------------------------------
 
 
@@ -59,18 +54,14 @@ def test_usage_is_asked_for_and_kept_from_who_did_not(tollkeeper: Harness) -> No
     assert [row["usage_source"] for row in tollkeeper.rows()] == ["reported", "reported"]
 
 
-def _chunked(events: list[bytes], **how: Any) -> Reply:
-    return sse_reply(events, **how)
-
-
 VARIANTS: dict[str, Callable[[list[bytes]], Reply]] = {
-    "one chunk": lambda events: _chunked([b"".join(events)]),
-    "one byte per chunk": lambda events: _chunked([bytes([byte]) for byte in b"".join(events)]),
-    "pieces across framing": lambda events: _chunked(events, cuts=range(0, 100_000, 97)),
-    "content-length": lambda events: _chunked(events, framing="length"),
-    "until the connection ends": lambda events: _chunked(events, framing="eof"),
-    "connection: close": lambda events: _chunked(events, close=True),
-    "sixty more headers": lambda events: _chunked(
+    "one chunk": lambda events: sse_reply([b"".join(events)]),
+    "one byte per chunk": lambda events: sse_reply([bytes([byte]) for byte in b"".join(events)]),
+    "pieces across framing": lambda events: sse_reply(events, cuts=range(0, 100_000, 97)),
+    "content-length": lambda events: sse_reply(events, framing="length"),
+    "until the connection ends": lambda events: sse_reply(events, framing="eof"),
+    "connection: close": lambda events: sse_reply(events, close=True),
+    "sixty more headers": lambda events: sse_reply(
         events, headers=[(f"x-extra-{n}", "v" * 50) for n in range(60)]
     ),
     "names in upper case": lambda events: Reply(
@@ -127,7 +118,7 @@ def test_a_stream_cut_after_its_first_byte(
 ) -> None:
     events = sdk.events()
     kept = sum(map(len, events[:3]))
-    override(lambda _: True, _chunked(events, **{fault: kept}))
+    override(lambda _: True, sse_reply(events, **{fault: kept}))
     seen: list[Any] = []
     with pytest.raises(CUT):
         sdk.stream(sdk.base(tollkeeper.url), KEY, seen)
@@ -141,7 +132,7 @@ def test_a_stream_cut_after_its_first_byte(
 def test_a_stream_that_ends_early_but_cleanly_is_passed_on_as_it_is(
     tollkeeper: Harness, sdk: Sdk, override: Any
 ) -> None:
-    override(lambda _: True, _chunked(sdk.events()[:3]))
+    override(lambda _: True, sse_reply(sdk.events()[:3]))
     direct = events_of(sdk, tollkeeper.provider.url)
     assert events_of(sdk, tollkeeper.url) == direct
     (row,) = tollkeeper.rows()
@@ -176,7 +167,7 @@ def test_an_error_event_of_the_provider(
 ) -> None:
     events = [*sdk.events()[:2], ERROR_EVENTS[sdk.wraps_reply]]
     fault = {"reset_after": sum(map(len, events))} if dropped else {}
-    override(lambda _: True, _chunked(events, **fault))
+    override(lambda _: True, sse_reply(events, **fault))
     seen: list[Any] = []
     # With the connection dropped right behind it, the SDK may see either of the two.
     expected = (sdk.errors["event"], *CUT) if dropped else (sdk.errors["event"],)
@@ -203,7 +194,7 @@ def test_a_short_json_answer_is_an_error(tollkeeper: Harness, sdk: Sdk, override
 
 def test_an_idle_stream_gets_an_error_event(impatient: Harness, sdk: Sdk, override: Any) -> None:
     events = sdk.events()
-    override(lambda _: True, _chunked(events, stall_after=sum(map(len, events[:2]))))
+    override(lambda _: True, sse_reply(events, stall_after=sum(map(len, events[:2]))))
     seen: list[Any] = []
     with pytest.raises(sdk.errors["event"]) as caught:
         sdk.stream(sdk.base(impatient.url), KEY, seen)
@@ -228,7 +219,7 @@ def test_an_answer_that_never_begins(impatient: Harness, sdk: Sdk, override: Any
 def test_an_sdk_that_hangs_up_ends_the_provider_call(tollkeeper: Harness, override: Any) -> None:
     events = replies.chat_events(include_usage=True)
     kept = sum(map(len, events[:2]))
-    override("/chat/completions", _chunked(events, stall_after=kept))
+    override("/chat/completions", sse_reply(events, stall_after=kept))
     with openai.OpenAI(base_url=f"{tollkeeper.url}/v1", api_key=KEY) as client:
         stream = client.chat.completions.create(
             model=replies.CHAT_MODEL, messages=CONVERSATION, stream=True
