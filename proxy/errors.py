@@ -43,13 +43,14 @@ class Refusal(Exception):
     message: str
     details: dict[str, object] = field(default_factory=dict)
     retry_after_s: int | None = None  # 1 to 60, only on errors that are not final
+    status_override: int | None = None  # `refusal_status` of the key or the provider
 
     def __post_init__(self) -> None:
         assert self.code in CODES, self.code
 
     @property
     def status(self) -> int:
-        return CODES[self.code][0]
+        return self.status_override or CODES[self.code][0]
 
     @property
     def final(self) -> bool:

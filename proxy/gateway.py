@@ -260,9 +260,9 @@ class Gateway:
     async def _refuse(self, call: Call, refusal: Refusal) -> None:
         """Answer in the shape of the API that was called."""
         call.refusal = refusal
-        status = call.refusal_status(refusal)
+        refusal.status_override = call.refusal_status(refusal)  # the body speaks of it too
         body = call.dialect.error_body(refusal, call.request_id)
-        await call.client.answer(status, refusal_headers(refusal, call.request_id), body)
+        await call.client.answer(refusal.status, refusal_headers(refusal, call.request_id), body)
 
     def _end(self, call: Call) -> None:
         """Whatever happened: nothing stays held, open or in flight."""

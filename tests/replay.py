@@ -61,6 +61,7 @@ class ReplayServer:
         self._rules: list[tuple[Match, Maker]] = []
         self._queue: deque[Reply] = deque()
         self._watchers: list[tuple[Condition, Gate]] = []
+        self._watching = threading.RLock()
         self._players: set[_Player] = set()
         self._server: asyncio.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -76,16 +77,20 @@ class ReplayServer:
         """Queue replies; each answers one request that no rule matches."""
         self._queue.extend(replies)
 
-    def on(self, match: str | Match, reply: Reply | Maker) -> None:
-        """Answer every request that matches (a str: whose path ends so)."""
+    def on(self, match: str | Match, reply: Reply | Maker, *, first: bool = False) -> None:
+        """Answer every request that matches (a str: whose path ends so). `first`: before the
+        rules there are."""
         ends = (lambda request: request.path.endswith(match)) if isinstance(match, str) else match
-        self._rules.append((ends, (lambda _: reply) if isinstance(reply, Reply) else reply))
+        rule = (ends, (lambda _: reply) if isinstance(reply, Reply) else reply)
+        self._rules.insert(0 if first else len(self._rules), rule)
 
     def reset(self) -> None:
         """Forget script and requests; connections stay."""
         self._rules.clear()
         self._queue.clear()
         self.requests.clear()
+        with self._watching:
+            self._watchers.clear()
 
     # --- what happened ------------------------------------------------------------------------
 
@@ -105,9 +110,12 @@ class ReplayServer:
 
     def changed(self) -> None:
         """Something happened: open the gates whose condition holds now."""
-        for condition, gate in list(self._watchers):
-            if condition(self):
-                gate.open()
+        with self._watching:
+            for watcher in list(self._watchers):
+                condition, gate = watcher
+                if condition(self):
+                    gate.open()
+                    self._watchers.remove(watcher)
 
     # --- life ---------------------------------------------------------------------------------
 
