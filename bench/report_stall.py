@@ -18,7 +18,7 @@ from http.client import HTTPConnection
 
 import load
 import processes
-from sqlalchemy import create_engine, func, insert, literal, select
+from sqlalchemy import create_engine, func, insert, literal, select, true
 from targets import HOME, TARGETS
 
 from bench import start
@@ -60,7 +60,9 @@ def fill(rows: int) -> float:
     names = [column.name for column in table.columns]
     copies = select(*(changed.get(name, row.c[name]).label(name) for name in names))
     with engine.begin() as connection:
-        connection.execute(insert(table).from_select(names, copies.select_from(row, numbers)))
+        connection.execute(
+            insert(table).from_select(names, copies.select_from(row.join(numbers, true())))
+        )
     engine.dispose()
     return time.monotonic() - since
 
