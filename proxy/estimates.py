@@ -47,7 +47,7 @@ def cut_to(usage: Usage, bound: Usage) -> Usage:
 
 def estimated_usage(facts: Facts, reading: Reading | None) -> Usage:
     """Usage to charge when `reading` is not a full report: its usage is None or partial; `reading`
-    itself is None when no byte of an answer came."""
+    itself is None when no head of an answer came."""
     delivered = 0
     if reading is not None and facts.size.generates:
         delivered = reading.delivered_output_tokens

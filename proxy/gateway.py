@@ -157,6 +157,8 @@ class Gateway:
         """Journal the settlement and free the hold; only the first settlement of a call counts."""
         if call.held is None or call.outcome is not None:
             return
+        if ending == "complete" and call.client.gone:
+            ending = "client_gone"  # the provider's reply was drained, nobody has it
         assert call.facts is not None
         assert call.ceiling is not None
         assert call.price is not None

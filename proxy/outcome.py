@@ -39,14 +39,14 @@ def outcome(
 ) -> Outcome:
     """Decide usage, its source and the cost.
 
-    `reading` is None when no byte of an answer came; `find_price` looks a model up under the
+    `reading` is None when no head of an answer came; `find_price` looks a model up under the
     call's provider; `at_s` is the time of the call. An estimate is cut to the ceiling's usage and
     priced as the ceiling was, so it never exceeds the hold.
     """
     usage: Usage | None = None
     source = "none"
     if reading is None:
-        if sent and ending in ("client_gone", "cut"):  # the provider may be working on it
+        if sent and ending != "unreachable":  # the provider may be working on it
             usage, source = estimated_usage(facts, None), "estimated"
     elif reading.usage is not None and not reading.partial:
         usage, source = reading.usage, "reported"

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 import uvloop
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db.engine import open_engine
 from db.reports import Filters, calls
@@ -73,6 +74,7 @@ class Running:
         self.config = config
         self._now_s = now_s
         self.url = ""
+        self._engine: AsyncEngine | None = None
         self.app: Tollkeeper
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -107,6 +109,8 @@ class Running:
         self._server.close_listeners()
         await self.app.stop()
         await self._server.stop()
+        if self._engine is not None:
+            await self._engine.dispose()
 
     def stop(self) -> None:
         if self._thread.is_alive():
@@ -115,18 +119,20 @@ class Running:
             self._thread.join(10)
             self._loop.close()
 
-    def rows(self) -> list[dict[str, Any]]:
-        """All cost rows as `report --by call` gives them, the journal drained first."""
+    def rows(self, since_ms: int | None = None) -> list[dict[str, Any]]:
+        """All cost rows, or those of calls since a moment, as `report --by call` gives them, the
+        journal drained first."""
         self.run(self.app.control.flush())
-        return self.run(self._rows())
+        return self.run(self._rows(Filters(since_ms)))
 
-    async def _rows(self) -> list[dict[str, Any]]:
-        engine = open_engine(self.config.database.url, read_only=True)
-        try:
-            async with engine.connect() as connection:
-                return [row async for row in calls(connection, Filters())]
-        finally:
-            await engine.dispose()
+    async def _rows(self, filters: Filters) -> list[dict[str, Any]]:
+        async with self._reader().connect() as connection:
+            return [row async for row in calls(connection, filters)]
+
+    def _reader(self) -> AsyncEngine:
+        if self._engine is None:
+            self._engine = open_engine(self.config.database.url, read_only=True)
+        return self._engine
 
     def findings(self) -> list[Finding]:
         """What `tollkeeper verify` says."""
@@ -134,8 +140,4 @@ class Running:
         return self.run(self._verify())
 
     async def _verify(self) -> list[Finding]:
-        engine = open_engine(self.config.database.url, read_only=True)
-        try:
-            return list(await verify(engine))
-        finally:
-            await engine.dispose()
+        return list(await verify(self._reader()))

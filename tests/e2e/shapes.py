@@ -35,6 +35,17 @@ class Shape:
         return MODELS[self.dialect]
 
     @property
+    def names_its_end(self) -> bool:
+        """Whether the last part of a stream says that it is the last."""
+        return self.stream and self.dialect != "gemini"
+
+    @property
+    def silent_parts(self) -> tuple[bytes, ...]:
+        """The reply without its usage."""
+        hidden = [part.replace(b'"usage"', b'"other"') for part in self.parts]
+        return tuple(part.replace(b'"usageMetadata"', b'"other"') for part in hidden)
+
+    @property
     def reply_body(self) -> bytes:
         return b"".join(self.parts)
 

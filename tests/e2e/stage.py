@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from tests.e2e.shapes import Shape
+from tests.e2e.shapes import CHAT, Shape
 from tests.harness import KEY, Running, a_config
 from tests.replay import ReplayServer
 
@@ -50,6 +50,8 @@ class Stage:
         self._changes = changes
         self._now_s = now_s
         self._stack = ExitStack()
+        self._since_ms = 0
+        self._billed_before = Decimal(0)
         self.provider: ReplayServer
         self.app: Running
         self.http: httpx.Client
@@ -80,6 +82,17 @@ class Stage:
         assert control.snapshot is not None
         revision = control.snapshot.revision
         eventually(lambda: control.in_force >= revision, timeout_s=1.0)
+
+    @contextlib.contextmanager
+    def configured(self, **changes: Any) -> Iterator[None]:
+        """Another configuration for a while."""
+        before = dict(self._changes)
+        self.reload(**changes)
+        try:
+            yield
+        finally:
+            self._changes = before
+            self.reload()
 
     # --- calls
 
@@ -121,6 +134,16 @@ class Stage:
 
     # --- what came of it
 
+    def begin(self) -> None:
+        """A new test: the provider's script is empty, and `rows` are those of calls from now on.
+        Nothing may be in flight."""
+        self.provider.reset()
+        self._billed_before = self.billed()
+        self._since_ms = int(self._now_s() * 1000)
+
+    def rows(self) -> list[dict[str, Any]]:
+        return self.app.rows(self._since_ms)
+
     def row(self, answer: httpx.Response) -> dict[str, Any]:
         """The one row of an answered call."""
         return self.row_where(lambda row: row["request_id"] == id_of(answer))
@@ -133,13 +156,29 @@ class Stage:
         )
 
     def row_where(self, matches: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        rows = eventually(lambda: [row for row in self.app.rows() if matches(row)])
+        rows = eventually(lambda: [row for row in self.rows() if matches(row)])
         assert len(rows) == 1, rows
         return rows[0]
 
     def billed(self) -> Decimal:
-        """The sum of all rows."""
-        return sum((Decimal(row["cost_usd"]) for row in self.app.rows()), Decimal(0))
+        """The sum of all rows there are."""
+        return sum((Decimal(row["cost_usd"]) for row in self.rows()), self._billed_before)
+
+    def standing(self, **changes: Any) -> dict[str, Any]:
+        """What a budget says of itself when a call asks for more than it will ever have."""
+        answer = self.call(CHAT, model="gpt-4o", max_completion_tokens=10**9, **changes)
+        assert answer.status_code == 429, answer.text
+        return error_of(answer)
+
+    def nothing_held(self) -> dict[str, Any]:
+        """`standing`, as soon as no call holds money any more."""
+        return eventually(lambda: [found for found in [self.standing()] if found["held"] == "0"])[0]
+
+    def hang_up_is_noticed(self) -> None:
+        """Wait until the proxy knows that all clients of calls in flight are gone."""
+        gateway = self.app.app.gateway
+        assert gateway is not None
+        eventually(lambda: all(call.client.gone for call in list(gateway.in_flight)))
 
     def seen(self) -> int:
         """How many requests the provider has got."""
@@ -153,11 +192,15 @@ class RawCall:
         self._sock = sock
         self.received = b""
 
-    def read_until(self, mark: bytes) -> bytes:
-        while mark not in self.received:
-            data = self._sock.recv(65536)
-            assert data, self.received
-            self.received += data
+    def read_until(self, *marks: bytes) -> bytes:
+        """Read until all of these have come, one after the other; everything so far."""
+        at = 0
+        for mark in marks:
+            while (found := self.received.find(mark, at)) < 0:
+                data = self._sock.recv(65536)
+                assert data, self.received
+                self.received += data
+            at = found + len(mark)
         return self.received
 
     def read_all(self) -> bytes:
@@ -181,7 +224,7 @@ def error_of(answer: httpx.Response) -> dict[str, Any]:
     if "details" in error and isinstance(error["details"], list):  # gemini
         info = error["details"][0]
         return {"code": info["reason"].lower(), **info["metadata"]}
-    if answer.json().get("type") == "error":  # anthropic
+    if "error_code" in error.get("details", {}):  # anthropic
         details = dict(error["details"])
         return {"code": details.pop("error_code"), **details}
     return {"code": error["code"], **error.get("details", {})}

@@ -70,7 +70,7 @@ def hall(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @pytest.fixture
 def stage(hall: Stage) -> Stage:
-    hall.provider.reset()
+    hall.begin()
     return hall
 
 
@@ -85,7 +85,7 @@ def more_providers(url: str) -> dict[str, dict[str, Any]]:
 
 
 def rows_of(stage: Stage, answer: httpx.Response) -> list[dict[str, Any]]:
-    return [row for row in stage.app.rows() if row["request_id"] == id_of(answer)]
+    return [row for row in stage.rows() if row["request_id"] == id_of(answer)]
 
 
 def assert_refused(
