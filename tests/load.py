@@ -13,9 +13,10 @@ from typing import Any, Self
 
 import httpx
 
-from tests.processes import KEY, wait_for
+from tests.processes import KEY, Serving, wait_for
 from tests.replay import Gate, ReplayServer, Reply, Request, json_reply, sse, sse_reply
 
+ROUTE = "/v1/chat/completions"
 MODEL = "gpt-4o-mini"
 INPUT_NANO, OUTPUT_NANO = 150, 600  # per token: 0.15 and 0.60 USD per million
 MAX_TOKENS = 400
@@ -143,7 +144,7 @@ class Load:
 
     def __init__(self, url: str, provider: Provider, *, clients: int = 32, seed: int = 0) -> None:
         self.seen: dict[int, Seen] = {}
-        self._url = f"{url}/v1/chat/completions"
+        self._url = url + ROUTE
         self._provider = provider
         self._clients = clients
         self._random = random.Random(seed)
@@ -203,3 +204,49 @@ class Load:
         seen.complete = seen.status == 200 and data.endswith(end)
         if seen.status != 200:
             await asyncio.sleep(PAUSE_S)
+
+
+# --- single calls --------------------------------------------------------------------------
+
+
+def post(serving: Serving, number: int, key: str = KEY) -> httpx.Response:
+    body = request_body(number, stream=False)
+    return httpx.post(serving.url + ROUTE, json=body, headers=headers(number, key), timeout=20)
+
+
+class OpenCall(threading.Thread):
+    """A call that is in flight while the test goes on."""
+
+    def __init__(self, serving: Serving, number: int, *, stream: bool) -> None:
+        super().__init__(daemon=True)
+        self.data = b""
+        self.status = 0
+        self.cut = False  # no clean end of the body
+        self._url = serving.url + ROUTE
+        self._number, self._stream = number, stream
+
+    def run(self) -> None:
+        body, own = request_body(self._number, stream=self._stream), headers(self._number)
+        try:
+            with httpx.stream("POST", self._url, json=body, headers=own, timeout=30) as reply:
+                self.status = reply.status_code
+                for piece in reply.iter_raw():
+                    self.data += piece
+        except httpx.RemoteProtocolError:
+            self.cut = True
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.join(30)
+        assert not self.is_alive(), "the call does not end"
+
+    def wait_data(self) -> None:
+        wait_for("the first event", lambda: self.data)
