@@ -5,6 +5,7 @@ import sqlite3
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -87,6 +88,8 @@ def _parse(url: str) -> URL:
 
 
 def _shown(url: URL) -> str:
+    if url.query.get("uri") and url.database is not None:  # as `_checked_sqlite` made it
+        return unquote(url.database.removeprefix("file://"))
     return url.render_as_string(hide_password=True)
 
 
@@ -108,12 +111,13 @@ def _checked_sqlite(url: URL, read_only: bool) -> URL:
     if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
         raise DatabaseUnusable(f"database {_shown(url)}: name a file; cost rows must survive")
     path = Path(url.database).absolute()
-    if read_only:
-        _check_sqlite_file(path, os.R_OK)
-        return url.set(database=path.as_uri(), query={"mode": "ro", "uri": "true"})
-    _create_sqlite_file(path)
-    _check_sqlite_file(path, os.R_OK | os.W_OK)
-    return url
+    if not read_only:
+        _create_sqlite_file(path)
+    _check_sqlite_file(path, os.R_OK if read_only else os.R_OK | os.W_OK)
+    # Never "rwc": a connection made while the file is away would put an empty one in its place,
+    # and the write-ahead log of that one beside the file that comes back.
+    mode = "ro" if read_only else "rw"
+    return url.set(database=path.as_uri(), query={"mode": mode, "uri": "true"})
 
 
 def _prepare_sqlite(engine: Engine, read_only: bool) -> None:

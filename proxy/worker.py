@@ -10,13 +10,14 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import uvloop
 
-from db.journal import JournalWriter
+from db.journal import JournalError, JournalWriter
 from pricing.errors import PricingError
 from proxy.budgets import Budgets
 from proxy.channel import connect
@@ -195,6 +196,11 @@ async def run(control: socket.socket, listener: socket.socket) -> None:
         gateway = await worker.start()
     except ConnectionError:
         return  # control stopped while we were starting
+    except (JournalError, OSError) as exc:
+        telemetry = Telemetry(asyncio.get_running_loop())
+        telemetry.problem("worker cannot start", "", exc)
+        telemetry.close()
+        sys.exit(1)
     assert worker.welcome is not None
     server = Server(
         gateway,

@@ -87,6 +87,15 @@ def is_alive(pid: int) -> bool:
     return False
 
 
+def _program(constants: Mapping[str, object]) -> list[str]:
+    if not constants:
+        return ["-m", "proxy"]
+    modules = {name.rpartition(".")[0] for name in constants}
+    code = [f"import {', '.join(sorted(modules))}", "from proxy.cli import main"]
+    code += [f"{name} = {value!r}" for name, value in constants.items()]
+    return ["-c", "; ".join([*code, "main()"])]
+
+
 class Serving:
     """One data directory, and the `serve` that runs on it, if any."""
 
@@ -96,13 +105,17 @@ class Serving:
         provider_url: str,
         *,
         environment: Mapping[str, str] | None = None,
+        constants: Mapping[str, object] | None = None,
         **changes: Any,
     ) -> None:
+        """`constants`: values for constants of control's modules, {"proxy.serve.SILENT_S": 1};
+        `changes`: of the configuration."""
         self.directory = directory
         self.config = a_config(directory, provider_url, **changes)
         self.config_path = directory / "tollkeeper.yaml"
         self.write_config(json.dumps(self.config))  # JSON is YAML
         self.exit_code: int | None = None
+        self._program = _program(constants or {})
         self._environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._group = 0
@@ -122,14 +135,14 @@ class Serving:
 
     # --- life
 
-    def spawn(self, *, wrapper: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    def spawn(self, wrapper: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         """Start `serve`, in a process group of its own; returns at once."""
         assert self._process is None, "still running"
         self.exit_code = None
         self._log_start = self._log.stat().st_size if self._log.exists() else 0
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*wrapper, *self._command("serve")],
+                [*wrapper, sys.executable, *self._program, *self._arguments("serve")],
                 cwd=self.directory,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -246,15 +259,22 @@ class Serving:
             return httpx.get(self.url + path, timeout=5).status_code
         return 0
 
+    @property
+    def refuses(self) -> bool:
+        """Whether nobody listens on the data port."""
+        with socket.socket() as client:
+            client.settimeout(5)
+            return client.connect_ex(("127.0.0.1", self.config["server"]["port"])) != 0
+
     # --- its commands
 
-    def _command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "proxy", "--config", str(self.config_path), *arguments]
+    def _arguments(self, *arguments: str) -> list[str]:
+        return ["--config", str(self.config_path), *arguments]
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A command beside the running proxy."""
         return subprocess.run(
-            self._command(*arguments),
+            [sys.executable, "-m", "proxy", *self._arguments(*arguments)],
             cwd=self.directory,
             env=self._environment,
             capture_output=True,

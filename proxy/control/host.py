@@ -1,5 +1,6 @@
 """What identifies this host and this boot, and the directory both planes share."""
 
+import contextlib
 import os
 import uuid
 from pathlib import Path
@@ -11,7 +12,8 @@ DIRECTORY_MODE = 0o700  # journals name users and models
 
 def prepare_directory(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True, mode=DIRECTORY_MODE)
-    directory.chmod(DIRECTORY_MODE)
+    with contextlib.suppress(PermissionError):  # somebody else's, who gave us access
+        directory.chmod(DIRECTORY_MODE)
 
 
 def host_id(directory: Path) -> str:

@@ -10,7 +10,7 @@ from db import schema
 from db.catalog import bump_revision, sync_config
 from db.dead_letters import DeadLetters
 from db.engine import open_engine
-from db.journal import Lock, lock_control
+from db.journal import JournalError, Lock, lock_control
 from db.ledger import Ledger
 from db.transactions import Transactions, open_transactions
 from db.writer import Writer
@@ -60,8 +60,11 @@ async def open_parts(
 ) -> Parts:
     """Raises JournalError, DatabaseError and PricingError, each with one line that says why."""
     directory = Path(config.journal.dir)
-    host.prepare_directory(directory)
-    lock = lock_control(directory)
+    try:
+        host.prepare_directory(directory)
+        lock = lock_control(directory)
+    except OSError as exc:
+        raise JournalError(f"journal {directory} cannot be used: {exc.strerror}") from exc
     try:
         engine = open_engine(config.database.url)
         try:

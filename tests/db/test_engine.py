@@ -6,10 +6,10 @@ import stat
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from db import engine as engine_module
-from db.engine import open_engine, ping, reader
+from db.engine import open_engine, open_sqlite_writer, ping, reader
 from db.errors import DatabaseUnusable
 
 
@@ -92,6 +92,22 @@ async def test_read_only_engine_cannot_write(url, opened):
         async with engine.begin() as connection:
             await connection.execute(text("DELETE FROM ai_revisions"))
     assert await scalar(engine, "SELECT count(*) FROM ai_revisions") == 1
+
+
+async def test_a_file_that_is_away_is_not_replaced(opened, tmp_path):
+    path = tmp_path / "ledger.db"
+    engine, writer = opened(sqlite_url(path)), open_sqlite_writer(sqlite_url(path))
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE t (x)"))
+    await engine.dispose()
+    path.rename(tmp_path / "away.db")
+    with pytest.raises(OperationalError, match="unable to open"):
+        await scalar(engine, "SELECT count(*) FROM t")
+    with pytest.raises(OperationalError, match="unable to open"):
+        writer.connect()
+    assert [each.name for each in tmp_path.iterdir()] == ["away.db"]
+    (tmp_path / "away.db").rename(path)
+    assert await scalar(engine, "SELECT count(*) FROM t") == 0
 
 
 def test_read_only_creates_no_file(tmp_path):
