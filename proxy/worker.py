@@ -55,6 +55,7 @@ class Worker:
         self._telemetry: Telemetry | None = None
         self._pool: Pool | None = None
         self._ticker: asyncio.TimerHandle | None = None
+        self._syncing: asyncio.Future[None] | None = None  # `journal.sync: batch`
         self._settings = Settings()
 
     # --- start ---
@@ -151,9 +152,23 @@ class Worker:
         status = self._budgets.status()
         status.metrics = self._telemetry.metrics.encode()
         self._channel.send(status)
+        assert self.welcome is not None
+        if self.welcome.journal_sync == "batch" and self._syncing is None:
+            assert self._journal is not None
+            loop = asyncio.get_running_loop()
+            self._syncing = loop.run_in_executor(None, self._journal.sync)
+            self._syncing.add_done_callback(self._synced)
         self._ticker = asyncio.get_running_loop().call_later(
             self._settings.flush_interval_ms / 1000, self._tick
         )
+
+    def _synced(self, done: asyncio.Future[None]) -> None:
+        self._syncing = None
+        exc = done.exception() if not done.cancelled() else None
+        if exc is not None:
+            assert self._telemetry is not None
+            self._telemetry.problem("journal is broken", "", exc)
+            self.begin_drain()
 
     # --- end ---
 
@@ -180,6 +195,8 @@ class Worker:
             status = self._budgets.status()
             status.metrics = self._telemetry.metrics.encode()
             self._channel.send(status)
+        if self._syncing is not None:
+            await asyncio.wait([self._syncing])
         if self._journal is not None:
             self._journal.close()
         if self._pool is not None:

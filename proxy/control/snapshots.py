@@ -74,5 +74,5 @@ def _settings(config: Config) -> Settings:
         flush_interval_ms=config.journal.flush_interval_ms,
         on_ledger_outage=config.on_ledger_outage,
         on_disconnect=config.on_disconnect,
-        log_calls=config.log.calls,
+        log_calls=config.log.calls and config.log.level in ("debug", "info"),
     )
