@@ -29,9 +29,9 @@ JOINED_BYTES_MAX = 65_536  # a head and a body up to this leave in one write
 class Exchange:
     """One request and its answer.
 
-    `status`, `headers` (names in lower case, as received otherwise) and `http_version` are set
-    once the request has been sent and the head of the answer is here. Then `read()` until b"", and
-    `release()` in any case. `abort()` is safe at any time and from any callback on the loop.
+    `status` and `headers` (names in lower case, as received otherwise) are set once the request
+    has been sent and the head of the answer is here. Then `read()` until b"", and `release()` in
+    any case. `abort()` is safe at any time and from any callback on the loop.
     """
 
     __slots__ = (
@@ -51,7 +51,6 @@ class Exchange:
         "complete",
         "error",
         "headers",
-        "http_version",
         "keep_alive",
         "quiet_since",
         "sent",
@@ -63,7 +62,6 @@ class Exchange:
         # the answer
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
-        self.http_version = ""
         self._chunks: list[bytes] = []
         # facts for charge rules
         self.sent = False  # some of the request may have reached the provider
@@ -147,7 +145,10 @@ class Exchange:
         else:
             await self._upload(connection, head, body)
         while not self._head_done:
-            await self.wait()
+            if self.error is not None:
+                raise self.error
+            self._waiter = waiter = self._loop.create_future()
+            await waiter
 
     async def wait(self) -> None:
         """Wait for the next thing to happen. Raises `error` if there is one, before or after."""
@@ -306,10 +307,9 @@ class Exchange:
         self._fields.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        parser = self._parser
         if self._head_done:
             raise httptools.HttpParserError("a second answer")
-        status = parser.get_status_code()
+        status: int = self._parser.get_status_code()
         if status == 101:
             raise httptools.HttpParserError("switched to another protocol")
         if len(self._fields) > HEADERS_MAX:
@@ -319,7 +319,6 @@ class Exchange:
         self.status = status
         self.headers = self._fields
         self._fields = []  # trailers, which are dropped
-        self.http_version = parser.get_http_version()
         self._head_done = True
         if self._bodiless:
             self.complete = True

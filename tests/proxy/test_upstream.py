@@ -104,7 +104,7 @@ async def call(pool: Pool, server: ReplayServer, body: bytes = PROMPT) -> bytes:
 async def test_request_and_answer(pool: Pool, server: ReplayServer) -> None:
     server.reply(json_reply({"ok": True}, status=201, headers=[("X-Request-Id", "r1")]))
     exchange = await pool.request(origin_of(server), post(), PROMPT)
-    assert (exchange.status, exchange.http_version) == (201, "1.1")
+    assert exchange.status == 201
     assert (b"x-request-id", b"r1") in exchange.headers
     assert await read_all(exchange) == b'{"ok": true}'
     assert (exchange.sent, exchange.answered, exchange.complete) == (True, True, True)
