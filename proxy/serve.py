@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from proxy.config import Config, ConfigError
 from proxy.config_loader import load
 from proxy.control.supervisor import Supervisor, WorkerProcess, spawn
 from proxy.serve_log import configure_logging
+from proxy.upstream_origin import Proxies
 
 if TYPE_CHECKING:
     from proxy.control.control import Control
@@ -31,6 +33,7 @@ def serve(path: Path | None) -> int:
     """Run until SIGTERM or Ctrl-C; the exit code. Raises ConfigError, JournalError, DatabaseError
     and PricingError where it cannot start."""
     config = load(path, os.environ)
+    check_proxies(os.environ)
     configure_logging(config.log.level)
     server, admin = config.server, config.admin
     with (
@@ -44,6 +47,14 @@ def serve(path: Path | None) -> int:
         finally:
             for worker in workers:
                 worker.channel.close()  # EOF: whatever still runs drains and exits
+
+
+def check_proxies(environ: Mapping[str, str]) -> None:
+    """Raises ConfigError for a proxy variable that cannot be used, naming it."""
+    try:
+        Proxies.from_environ(environ)
+    except ValueError as exc:
+        raise ConfigError([str(exc)]) from exc
 
 
 def listen(host: str, port: int, section: str) -> socket.socket:

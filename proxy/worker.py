@@ -120,7 +120,7 @@ class Worker:
         assert self._telemetry is not None
         try:
             state = State(snapshot, self.gateway.state)
-        except (OSError, PricingError) as exc:  # a table that is gone or was changed on disk
+        except (OSError, PricingError, ValueError) as exc:  # a table that is gone, a bad address
             self._telemetry.problem("snapshot refused", "", exc)
             if self.gateway.state is None:
                 self._on_close()
@@ -129,6 +129,8 @@ class Worker:
         self._pool.connect_timeout_s = settings.connect_timeout_s
         self._pool.first_byte_timeout_s = settings.first_byte_timeout_s
         self._pool.idle_timeout_s = settings.idle_timeout_s
+        if any(provider.origin.tls for provider in state.providers.values()):
+            _ = self._pool.tls  # loads the trust store now, not in the first call
         self._budgets.apply(snapshot)
         self._telemetry.log_calls = settings.log_calls
         self.gateway.state = state
