@@ -91,9 +91,10 @@ def event_data(block: bytes) -> list[bytes]:
     return found
 
 
-# Skips everything outside strings but brackets, whole strings included.
-_skip = re.compile(rb'(?:[^"\[\]{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.DOTALL).match
-_skip_in_string = re.compile(rb"[^\"\\]*+(?:\\.[^\"\\]*+)*+", re.DOTALL).match
+# Skips everything outside strings but brackets, whole strings included. Groups are not possessive:
+# Python before 3.11.5 matches those wrongly. They never backtrack far, since nothing follows.
+_skip = re.compile(rb'(?:[^"\[\]{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*")*', re.DOTALL).match
+_skip_in_string = re.compile(rb"[^\"\\]*+(?:\\.[^\"\\]*+)*", re.DOTALL).match
 _validate = Decoder(Raw).decode
 _QUOTE, _BACKSLASH = ord('"'), ord("\\")
 _OPENING, _CLOSING = frozenset(b"[{"), frozenset(b"]}")

@@ -255,6 +255,21 @@ def test_other_statements_are_not(source: str) -> None:
     assert not money_writes(ast.parse(source))
 
 
+# --- every supported Python ----------------------------------------------------------------
+
+
+def test_no_pattern_has_possessive_or_atomic_groups() -> None:
+    """Python before 3.11.5, Debian 12's among them, matches them wrongly; `x*+` is sound."""
+    wrong = re.compile(r"\)[*+?]\+|\(\?>")
+    found = [
+        f"{name_of(path)}:{call.lineno}"
+        for path in python_files(*PACKAGES)
+        for call in calls_of(parsed(path), r"^re\.\w+$")
+        if wrong.search(ast.unparse(call))
+    ]
+    assert not found
+
+
 # --- tests can fail ------------------------------------------------------------------------
 
 
