@@ -44,7 +44,6 @@ class Budgets:
         self._active: list[Slice] = []
         self._dropped: dict[int, int] = {}  # by budget: the newest window that was forgotten
         self._ticks = 0
-        self._outage = False  # control says that the ledger is out of reach
         self._gone = False  # control is gone: nothing is admitted any more
 
     # --- what applies
@@ -110,9 +109,7 @@ class Budgets:
             call.take()
         else:
             result = self._line.spent(call)
-            if result is None and self._outage:
-                result = HoldResult("outage")
-            elif result is None:
+            if result is None:
                 result = await self._line.wait(call, now_s, client_gone)
             if result is not None:
                 if result.kind != "outage" or not self._admits_unbacked:
@@ -147,11 +144,10 @@ class Budgets:
             if slice_ is not None:
                 slice_.learn(room)
                 heard[room.window] = slice_
-        self._outage = message.outage
         self._line.freed(list(heard.values()))
         self._line.answered(message.answered)
-        if message.outage:
-            self._line.end_all(HoldResult("outage"))
+        if message.outage:  # control still gives what it has, and answers at once
+            self._line.end_answered(HoldResult("outage"))
 
     def status(self) -> Status:
         """The report of a flush interval; idle money goes back with it."""

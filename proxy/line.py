@@ -138,6 +138,11 @@ class Line:
                 if ticket.expired:
                     self._end(ticket, ticket.busy())
 
+    def end_answered(self, result: HoldResult) -> None:
+        """Control can give these calls no more than it has."""
+        for ticket in [ticket for ticket in self._tickets.values() if ticket.answered]:
+            self._end(ticket, result)
+
     def end_all(self, result: HoldResult) -> None:
         for ticket in list(self._tickets.values()):
             self._remove(ticket, result)

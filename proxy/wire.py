@@ -178,7 +178,7 @@ class Slices(Struct, array_like=True, tag="slices"):
     granted: list[tuple[Window, int]]
     room: list[Room]
     answered: list[bytes] = []  # wants this message is the answer to (granted or not)
-    outage: bool = False  # the ledger is out of reach: there is no more than what is granted
+    outage: bool = False  # the ledger is out of reach: what is answered and not granted is not had
 
 
 class SliceStatus(Struct, array_like=True):

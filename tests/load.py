@@ -8,11 +8,13 @@ import asyncio
 import random
 import threading
 from dataclasses import dataclass
+from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
+from pricing.money import nano_from_usd
 from tests.processes import KEY, Serving, wait_for
 from tests.replay import Gate, ReplayServer, Reply, Request, json_reply, sse, sse_reply
 
@@ -42,6 +44,15 @@ def headers(number: int, key: str = KEY) -> dict[str, str]:
 
 def nano(usage: Usage) -> int:
     return usage[0] * INPUT_NANO + usage[1] * OUTPUT_NANO
+
+
+def number_of(row: dict[str, Any]) -> int:
+    return int(row["tags"]["n"])
+
+
+def cost_of(row: dict[str, Any]) -> int:
+    """Nano-USD."""
+    return nano_from_usd(Decimal(row["cost_usd"]))
 
 
 class Provider:

@@ -191,6 +191,10 @@ class Serving:
         self.signal(signal.SIGKILL)
         self.wait()
 
+    def kill_worker(self) -> None:
+        """kill -9 of the one worker; control starts another."""
+        os.kill(self.worker(), signal.SIGKILL)
+
     def __enter__(self) -> Self:
         return self.start()
 
@@ -245,13 +249,13 @@ class Serving:
         """The log's JSON lines."""
         return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
 
+    def saw(self, text: str) -> dict[str, Any] | None:
+        """The first log line whose event contains `text`."""
+        return next((event for event in self.events() if text in event["event"]), None)
+
     def wait_event(self, text: str, timeout_s: float = 10.0) -> dict[str, Any]:
-        """Wait for a log line whose event contains `text`."""
-        return wait_for(
-            f"log line {text!r}",
-            lambda: next((e for e in self.events() if text in e["event"]), None),
-            timeout_s,
-        )
+        """Wait for such a log line."""
+        return wait_for(f"log line {text!r}", lambda: self.saw(text), timeout_s)
 
     def status(self, path: str) -> int:
         """HTTP status of a GET on the data port; 0: no answer."""

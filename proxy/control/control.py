@@ -327,6 +327,9 @@ class Control:
 
     def on_want(self, session: Session, want: Want) -> None:
         assert self.parts is not None
+        if session in self._joining:  # it serves already: an outage keeps it from being registered
+            session.send(Slices([], [], [want.call_id], outage=True))
+            return
         leases = self.parts.leases
         leases.on_want(session.journal_id, want)
         if leases.outage:

@@ -3,18 +3,15 @@ calls that were cut are charged their hold, and all money comes back."""
 
 import os
 import random
-import signal
 import sqlite3
 from collections import Counter
 from collections.abc import Callable
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pricing.money import nano_from_usd
-from tests.load import Load, Provider, nano
+from tests.load import Load, Provider, cost_of, nano, number_of
 from tests.processes import Serving, wait_for
 
 SEED = int(os.environ.get("TOLLKEEPER_SEED", "20261121"))
@@ -24,18 +21,10 @@ CALLS_BETWEEN = (20, 120)  # completed between two kills
 Row = dict[str, Any]
 
 
-def cost_of(row: Row) -> int:
-    return nano_from_usd(Decimal(row["cost_usd"]))
-
-
-def number_of(row: Row) -> int:
-    return int(row["tags"]["n"])
-
-
 def kill_worker(serving: Serving) -> None:
     """Control goes on, and starts another."""
     pid = serving.worker()
-    os.kill(pid, signal.SIGKILL)
+    serving.kill_worker()
     wait_for("another worker", lambda: [each for each in serving.workers if each != pid])
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from db.journal import JournalReader, list_journals
 from proxy import __version__
-from tests.load import OpenCall, Provider, nano, post
+from tests.load import OpenCall, Provider, cost_of, nano, post
 from tests.processes import Serving, wait_for
 
 
@@ -100,7 +100,7 @@ def test_sigterm_lets_an_open_stream_finish(tmp_path: Path, provider: Provider) 
         assert serving.wait() == 0
     (row,) = serving.rows()
     assert (row["ending"], row["usage_source"]) == ("complete", "reported")
-    assert row["cost_usd"] == f"{nano(provider.billed[1][0]) / 10**9:.9f}".rstrip("0")
+    assert cost_of(row) == nano(provider.billed[1][0])
     check_all_is_back(serving)
 
 

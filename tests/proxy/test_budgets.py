@@ -57,6 +57,10 @@ class Bench:
             )
         )
 
+    def outage(self, total, *, answered=()):
+        ids = [name.encode().ljust(16) for name in answered]
+        self.worker.on_slices(Slices([(self.window, total)], [], ids, outage=True))
+
     def settle(self, name, charge):
         held = self.calls[name].result().held
         record = a_settle(a_hold(held.call_id, held.amounts), charge)
@@ -346,24 +350,41 @@ async def test_no_answer_means_an_outage():
     assert bench.messages()[-1] == Unwant(b"a".ljust(16))
 
 
-async def test_in_an_outage_calls_go_on_while_the_slice_lasts():
+async def test_in_an_outage_calls_go_on_while_the_lease_lasts():
+    """The slice first, then what control has in its pool: it is asked as ever."""
     bench = Bench()
     bench.begin("w", 70)
     await bench.run()
-    bench.worker.on_slices(Slices([(bench.window, 60)], [], outage=True))
+    bench.outage(60, answered=["w"])
     assert (await bench.result("w")).kind == "outage"
-    bench.begin("a", 50)
-    bench.begin("b", 50)
-    assert [await kind(bench, n) for n in "ab"] == ["held", "outage"]
-    bench.grant(110)
-    bench.begin("c", 50)
-    assert (await bench.result("c")).kind == "held"
+    for name in "ab":
+        bench.begin(name, 50)
+    assert [await kind(bench, name) for name in "ab"] == ["held", "waits"]
+    assert bench.take_sent(Want)[-1].amounts == [(bench.window, 40)]
+    bench.outage(60)  # says nothing about b
+    assert await kind(bench, "b") == "waits"
+    bench.outage(100, answered=["b"])
+    assert (await bench.result("b")).kind == "held"
+
+
+async def test_an_outage_ends_the_wait_for_what_others_hold():
+    bench = Bench()
+    bench.grant(100)
+    for name in "ab":
+        bench.begin(name, 60)
+    await bench.run()
+    bench.grant(100, answered=["b"])
+    assert await kind(bench, "b") == "waits"
+    bench.outage(100)
+    assert (await bench.result("b")).kind == "outage"
 
 
 async def test_allowed_in_an_outage_means_flagged_and_off_the_slice():
     bench = Bench(on_ledger_outage="allow")
-    bench.worker.on_slices(Slices([(bench.window, 60)], [], outage=True))
+    bench.outage(60)
     bench.begin("a", 100)
+    await bench.run()
+    bench.outage(60, answered=["a"])
     result = await bench.result("a")
     assert result.kind == "held"
     assert not result.held.backed
@@ -377,7 +398,7 @@ async def test_allowed_in_an_outage_means_flagged_and_off_the_slice():
 async def test_spent_money_is_refused_in_an_outage_too():
     bench = Bench(on_ledger_outage="allow")
     bench.grant(0, spent=950)
-    bench.worker.on_slices(Slices([], [], outage=True))
+    bench.outage(0)
     bench.begin("a", 100)
     assert (await bench.result("a")).kind == "spent"
 

@@ -338,7 +338,12 @@ async def test_a_worker_that_starts_in_an_outage_gets_its_snapshot_and_no_money(
     worker = await host.worker()
     await until(lambda: getattr(worker.messages[-1], "outage", False))
     assert worker.granted == {}
+    call_id = worker.want([(host.window, USD // 10)])  # it is told at once that there is nothing
+    await until(lambda: call_id in getattr(worker.messages[-1], "answered", []))
+    assert worker.messages[-1].outage
+    assert worker.granted == {}
     faulty.script = iter(())
+    await until(lambda: not control.outage)
     await host.granted(worker, USD // 10)
     assert len(worker.snapshots) == 1
 
