@@ -36,9 +36,10 @@ def nano_from_usd(usd: Decimal) -> int:
 
 def usd_from_nano(nano: int) -> str:
     """Exact decimal string of nano-USD, no exponent, no trailing zeros: 1500 -> "0.0000015"."""
-    digits = f"{abs(nano):010d}"
-    text = f"{digits[:-9]}.{digits[-9:]}".rstrip("0").rstrip(".")
-    return text if nano >= 0 else "-" + text
+    if nano < 0:
+        return "-" + usd_from_nano(-nano)
+    whole, rest = divmod(nano, NANO_PER_USD)
+    return f"{whole}.{rest:09d}".rstrip("0") if rest else str(whole)
 
 
 def usd_from_atto(atto: int) -> str:

@@ -91,6 +91,8 @@ def text_bytes(value: object) -> int:
 
 def is_event_stream(content_type: str, *, expected: bool) -> bool:
     """What a reply's content type says; `expected` where it says neither events nor JSON."""
+    if content_type == "application/json":
+        return False
     content_type = content_type.lower()
     if "event-stream" in content_type:
         return True
@@ -111,8 +113,8 @@ class JsonMeter:
 
     def feed(self, data: bytes) -> bytes:
         self._parts.append(data)
-        self._size += len(data)
-        if self._size > BODY_BYTES_MAX:
+        self._size = size = self._size + len(data)
+        if size > BODY_BYTES_MAX:
             held = b"".join(self._parts)
             self._truncated = self._truncated or held[:TAIL_BYTES]
             self._parts = [held[-TAIL_BYTES:]]
@@ -123,7 +125,8 @@ class JsonMeter:
         return b""
 
     def reading(self) -> Reading:
-        body = b"".join(self._parts)
+        parts_of_body = self._parts
+        body = parts_of_body[0] if len(parts_of_body) == 1 else b"".join(parts_of_body)
         reader = self._reader
         if self._truncated:
             usage = object_after(body, reader.usage_key)
@@ -131,7 +134,11 @@ class JsonMeter:
             reader.finished = body.rstrip().endswith((b"}", b"]"))
             return reader.reading()
         document = decode(body)
-        parts = [part for part in as_list(document) or [document] if type(part) is dict]
+        parts: list[dict[str, object]]
+        if type(document) is dict:
+            parts = [document]
+        else:
+            parts = [part for part in as_list(document) if type(part) is dict]
         for part in parts:
             reader.document(part)
         reader.finished = document is not None

@@ -5,6 +5,8 @@ The end of the path decides, so any prefix works: `/v1/chat/completions`,
 """
 
 import re
+from functools import lru_cache
+from typing import NamedTuple
 
 from msgspec import json
 
@@ -67,12 +69,28 @@ _INLINE_PARTS = frozenset(
 _CLIENT_TOOLS = frozenset(("function", "custom", "local_shell", "apply_patch", "namespace"))
 _CLAMP_FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _model_in_path = re.compile(r"/(?:deployments|engines)/([^/]+)/").search
-_is_reasoning = re.compile(
+_search_reasoning = re.compile(
     r"(?:^|[/.])o[1-9](?:-|$)|gpt-5|gpt-oss|reason|think|magistral|[-_]r1|qwq|grok-[3-9]|"
     r"gemini-(?:2\.5|[3-9])|glm-[45]|kimi-k2"
 ).search
-_always_searches = re.compile(r"-search-preview|-search-api|:online$").search
-_runs_tools_itself = re.compile(r"compound").search
+_search_searching = re.compile(r"-search-preview|-search-api|:online$").search
+
+
+class ModelTraits(NamedTuple):
+    """What the name of a model says about calls to it."""
+
+    reasons: bool
+    searches: bool  # the web, once on every call, and the reply does not tell
+    runs_tools: bool  # of its own accord
+
+
+@lru_cache(maxsize=1024)  # names come from clients
+def model_traits(model: str) -> ModelTraits:
+    return ModelTraits(
+        _search_reasoning(model) is not None,
+        _search_searching(model) is not None,
+        "compound" in model,
+    )
 
 
 class OpenAI:
@@ -100,21 +118,17 @@ class OpenAI:
         if model is None and (match := _model_in_path(path)):
             model = rq.path_segment(match.group(1))
         model = rq.checked_model(model).removeprefix("models/")
-        size = RequestSize(len(body))
         tier = parsed.get("service_tier")
-        if type(tier) is str:
-            size.service_tier = tier
+        size = RequestSize(len(body), service_tier=tier if type(tier) is str else "")
         if route is EMBEDDINGS:
             size.inputs = _inputs(parsed.get("input"))
             size.generates = False
             return Facts(route, model, False, size, parsed)
         stream = rq.checked_flag(parsed, "stream")
-        facts = Facts(route, model, stream, size, parsed)
-        facts.reasoning = (
-            "reasoning_effort" in parsed
-            or "reasoning" in parsed
-            or _is_reasoning(model) is not None
+        reasoning = (
+            "reasoning_effort" in parsed or "reasoning" in parsed or model_traits(model).reasons
         )
+        facts = Facts(route, model, stream, size, parsed, reasoning)
         if route is CHAT:
             _chat_facts(facts, parsed, size)
         elif route is COMPLETIONS:
@@ -148,7 +162,9 @@ class OpenAI:
         if facts.route is RESPONSES or facts.route is COMPACT:
             responses = ResponsesReader()
             return EventMeter(responses) if streamed else JsonMeter(responses)
-        searches = facts.route is CHAT and _searches_unasked(facts.model, facts.body)
+        searches = facts.route is CHAT and (
+            model_traits(facts.model).searches or "web_search_options" in facts.body
+        )
         chat = ChatReader(choices=facts.size.choices, searches=searches)
         if not streamed:
             return JsonMeter(chat)
@@ -183,25 +199,22 @@ def _chat_facts(facts: Facts, body: dict[str, object], size: RequestSize) -> Non
             content = message.get("content")
             if type(content) is list:
                 _scan_parts(content, size)
-            if message.get("audio") is not None:
+            if "audio" in message and message["audio"] is not None:
                 size.windowed = True  # refers to audio the provider stored
     size.output_limit = _output_limit(body, "max_completion_tokens", "max_tokens")
-    size.choices = rq.checked_count(body, "n") or 1
+    if "n" in body:
+        size.choices = rq.checked_count(body, "n") or 1
     tools = body.get("tools")
     if tools:
         _scan_tools(tools, size)
-    if _searches_unasked(facts.model, body):
+    traits = model_traits(facts.model)
+    if traits.searches or "web_search_options" in body:
         size.tool_windows = rq.NO_OWN_BOUND
         size.web_searches = size.web_searches or 1
-    elif "plugins" in body or "search_parameters" in body or _runs_tools_itself(facts.model):
+    elif "plugins" in body or "search_parameters" in body or traits.runs_tools:
         size.tool_windows = rq.NO_OWN_BOUND
         size.web_searches = size.web_searches or rq.WEB_SEARCHES_DEFAULT
     facts.wants_usage_chunk = not facts.stream or _asks_usage(body)
-
-
-def _searches_unasked(model: str, body: dict[str, object]) -> bool:
-    """A model that searches the web once on every call; the reply does not tell."""
-    return "web_search_options" in body or _always_searches(model) is not None
 
 
 def _completions_facts(facts: Facts, body: dict[str, object], size: RequestSize) -> None:
@@ -295,9 +308,10 @@ def _output_limit(body: dict[str, object], *names: str) -> int | None:
     """The larger one, should several be set."""
     limit = None
     for name in names:
-        value = rq.checked_count(body, name, least=0)
-        if value is not None:
-            limit = max(limit or 0, value)
+        if name in body:
+            value = rq.checked_count(body, name, least=0)
+            if value is not None:
+                limit = max(limit or 0, value)
     return limit
 
 

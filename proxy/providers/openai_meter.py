@@ -7,6 +7,7 @@ import re
 from pricing.usage import Usage
 from proxy.providers.base import Reading
 from proxy.providers.fields import (
+    COUNT_MAX,
     MODEL_CHARS_MAX,
     as_count,
     as_dict,
@@ -52,17 +53,72 @@ _OUTPUT_PARTS = {
     "image_tokens": "output_image_tokens",
 }
 
+# The usage block nearly every reply has: these keys and no others.
+_STANDARD_KEYS = frozenset(
+    (
+        *("prompt_tokens", "completion_tokens", "total_tokens"),
+        *("prompt_tokens_details", "completion_tokens_details"),
+    )
+)
+_NO_DETAILS: dict[str, object] = {}
+_SEARCH_KEYS = frozenset(
+    (
+        *("server_tool_use_details", "server_tool_use"),
+        *("num_search_queries", "search_context_size"),
+    )
+)
+
 STANDARD_TIERS = frozenset(("", "auto", "default", "standard", "on_demand"))
 
 
 def service_tier(value: object) -> str:
     """The echoed tier; "" for the standard one under any of its names."""
+    if value is None or value == "default":
+        return ""
     tier = as_text(value).lower()
     return "" if tier in STANDARD_TIERS else tier
 
 
 def usage_from(block: dict[str, object]) -> Usage | None:
     """A `usage` object; None if it has no token count."""
+    if _STANDARD_KEYS.issuperset(block):
+        usage = _standard_usage(block)
+        if usage is not None:
+            return usage
+    return _any_usage(block)
+
+
+def _standard_usage(block: dict[str, object]) -> Usage | None:
+    """The short way through `_any_usage`, for a block of `_STANDARD_KEYS` whose counts agree and
+    whose only details are cached and reasoning tokens. None: it takes the long way."""
+    prompt, completion = block.get("prompt_tokens"), block.get("completion_tokens")
+    inputs = block.get("prompt_tokens_details") or _NO_DETAILS
+    outputs = block.get("completion_tokens_details") or _NO_DETAILS
+    if not (
+        type(prompt) is int
+        and type(completion) is int
+        and prompt + completion == block.get("total_tokens")
+        and type(inputs) is dict
+        and type(outputs) is dict
+    ):
+        return None
+    cached = reasoning = 0
+    for name, value in inputs.items():
+        if value:
+            if name != "cached_tokens" or type(value) is not int:
+                return None
+            cached = value
+    for name, value in outputs.items():
+        if value:
+            if name != "reasoning_tokens" or type(value) is not int:
+                return None
+            reasoning = value
+    if 0 <= cached <= prompt <= COUNT_MAX and 0 <= reasoning <= completion <= COUNT_MAX:
+        return Usage(prompt, completion, cached, reasoning_tokens=reasoning)
+    return None
+
+
+def _any_usage(block: dict[str, object]) -> Usage | None:
     prompt = first_count(block, "prompt_tokens", "input_tokens")
     completion = first_count(block, "completion_tokens", "output_tokens")
     total = first_count(block, "total_tokens")
@@ -140,21 +196,25 @@ class ChatReader:
         return b"[DONE]" in block and event_data(block)[-1:] == [b"[DONE]"]
 
     def document(self, document: dict[str, object]) -> None:
-        block = document.get("usage")
+        get = document.get
+        block = get("usage")
         if not block:
-            block = as_dict(document.get("x_groq")).get("usage")
-        self._model = as_text(document.get("model"))[:MODEL_CHARS_MAX] or self._model
-        self._id = as_text(document.get("id")) or self._id
-        self._error = error_name(document.get("error")) or self._error
-        choices = as_list(document.get("choices"))
+            block = as_dict(get("x_groq")).get("usage")
+        self._model = as_text(get("model"))[:MODEL_CHARS_MAX] or self._model
+        self._id = as_text(get("id")) or self._id
+        error = get("error")
+        if error:
+            self._error = error_name(error)
+        choices = as_list(get("choices"))
         if type(block) is dict:
             usage = usage_from(block)
             if usage is not None:
                 self._usage = usage
                 self._tier = as_text(block.get("service_tier")) or self._tier
-                usage.units = self._units(block)
+                if self._searches or not _SEARCH_KEYS.isdisjoint(block):
+                    usage.units = self._units(block)
                 self.finished = self.finished or not choices
-        self._tier = as_text(document.get("service_tier")) or self._tier
+        self._tier = as_text(get("service_tier")) or self._tier
         if self._choices == 1 and choices and as_dict(choices[0]).get("finish_reason"):
             self.finished = True
 
@@ -179,16 +239,11 @@ class ChatReader:
         return text_bytes(document.get("choices"))
 
     def reading(self) -> Reading:
-        if self._usage is not None:
-            self._usage.service_tier = service_tier(self._tier)
-        return Reading(
-            usage=self._usage,
-            model=self._model,
-            response_id=self._id,
-            complete=self.finished,
-            error=self._error,
-            partial=self._usage is not None and not self.finished,
-        )
+        usage, finished = self._usage, self.finished
+        if usage is not None:
+            usage.service_tier = service_tier(self._tier)
+        partial = usage is not None and not finished
+        return Reading(usage, self._model, self._id, finished, self._error, partial)
 
 
 _TERMINAL = frozenset(("response.completed", "response.incomplete", "response.failed"))

@@ -59,8 +59,8 @@ def checked_count(fields: dict[str, object], name: str, least: int = 1) -> int |
     """A whole number of at least `least`; None if absent. A decimal string counts, since some
     providers take one."""
     value = fields.get(name)
-    if value is None:
-        return None
+    if value is None or (type(value) is int and least <= value <= COUNT_MAX):
+        return value
     if (type(value) is float and value.is_integer()) or _is_decimal(value):
         value = int(value)  # type: ignore[call-overload]
     if type(value) is not int or not least <= value <= COUNT_MAX:
