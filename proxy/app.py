@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from proxy.channel import LocalChannel
-from proxy.client import Receive, Scope, Send
+from proxy.client import AsgiClient, Receive, Scope, Send
 from proxy.config import Config
 from proxy.config_loader import load
 from proxy.control.control import Clock, Control
@@ -57,6 +57,11 @@ class Tollkeeper:
             return
         assert self.gateway is not None, "start() must have returned"
         await self.gateway(scope, receive, send)
+
+    async def handle(self, client: AsgiClient) -> None:
+        """One request of our own server."""
+        assert self.gateway is not None, "start() must have returned"
+        await self.gateway.handle(client)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()

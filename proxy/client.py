@@ -1,7 +1,7 @@
 """The client's side of one request: body in; status, headers and chunks out.
 
 The call path knows only this interface. `AsgiClient` works under any ASGI server (tests, an
-application that mounts Tollkeeper); `proxy/server.py` has the one for our own server, which
+application that mounts Tollkeeper); `proxy/server_client.py` has the one for our own server, which
 writes to the transport without ASGI messages.
 """
 
@@ -127,6 +127,10 @@ class AsgiClient:
     async def write(self, data: bytes) -> None:
         """Send a chunk; waits while the client is slower than the provider."""
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    def put(self, data: bytes) -> Awaitable[None] | None:
+        """`write` for loops: hands the chunk over and returns None, or what must be awaited."""
+        return self.write(data)
 
     async def end(self) -> None:
         """End the response cleanly: the client may take it as complete."""

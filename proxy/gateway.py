@@ -15,12 +15,12 @@ from proxy.outcome import at_the_hold, outcome
 from proxy.passthrough import pass_through
 from proxy.refuse import refusal_headers
 from proxy.relay import forward, relay
-from proxy.server import client_for
 from proxy.settlement import settlement
 from proxy.state import State
 from proxy.telemetry import Telemetry
 from proxy.upstream import Pool, UpstreamError, UpstreamTimeout
 
+_HEALTH = frozenset([b"/healthz", b"/readyz"])
 _JSON = (b"content-type", b"application/json")
 DRAINING = Refusal("draining", "Tollkeeper is shutting down. Try again.", retry_after_s=1)
 
@@ -79,15 +79,18 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            client = client_for(scope, receive, send)
-            if client.raw_path in (b"/healthz", b"/readyz"):
-                await self._health(client)
-            else:
-                await self.serve(client)
+            await self.handle(AsgiClient(scope, receive, send))
         elif scope["type"] == "lifespan":
             await _lifespan(receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008})
+
+    async def handle(self, client: AsgiClient) -> None:
+        """One request of whatever kind."""
+        if client.raw_path in _HEALTH:
+            await self._health(client)
+        else:
+            await self.serve(client)
 
     async def _health(self, client: AsgiClient) -> None:
         ready = self.ready

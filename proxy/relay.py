@@ -137,8 +137,8 @@ async def _relay_stream(
             data += meter.finish()
         if exchange.complete or meter.ended:
             settle(call, ending(exchange))
-        if data:
-            await client.write(data)
+        if data and (waiting := client.put(data)) is not None:
+            await waiting
     tail = meter.finish()
     settle(call, ending(exchange))
     if tail:

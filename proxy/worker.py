@@ -223,6 +223,7 @@ async def run(control: socket.socket, listener: socket.socket) -> None:
     assert worker.welcome is not None
     server = Server(
         gateway,
+        direct=gateway.handle,
         keep_alive_s=worker.welcome.keep_alive_s,
         header_bytes_max=worker.welcome.header_bytes_max,
     )

@@ -102,7 +102,9 @@ class Running:
         await self.app.start()
         listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        self._server = Server(self.app, keep_alive_s=75, header_bytes_max=64 * 1024)
+        self._server = Server(
+            self.app, direct=self.app.handle, keep_alive_s=75, header_bytes_max=64 * 1024
+        )
         await self._server.start([listener])
 
     async def _stop(self) -> None:

@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from proxy.client import AsgiClient, Receive, Scope, Send
+from proxy.client import AsgiClient
 from proxy.errors import Refusal
-from proxy.server import Connection, Server, ServerClient, client_for
+from proxy.server import Server
+from proxy.server_client import ServerClient
+from proxy.server_connection import DirectConnection
 
 Handler = Callable[[AsgiClient], Awaitable[None]]
 
@@ -32,13 +34,8 @@ class Conversation:
 
 @asynccontextmanager
 async def serving(handler: Handler, header_bytes_max: int = 4096) -> AsyncIterator[Conversation]:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        client = client_for(scope, receive, send)
-        assert isinstance(client, ServerClient)
-        await handler(client)
-
     listener = socket.create_server(("127.0.0.1", 0))
-    server = Server(app, keep_alive_s=75, header_bytes_max=header_bytes_max)
+    server = Server(None, direct=handler, keep_alive_s=75, header_bytes_max=header_bytes_max)
     await server.start([listener])
     reader, writer = await asyncio.open_connection(*listener.getsockname())
     try:
@@ -227,10 +224,11 @@ async def test_body_in_pieces_and_its_limit() -> None:
 
 async def test_a_head_or_body_that_does_not_arrive_is_given_up() -> None:
     entered = asyncio.Event()
-    connections: list[Connection] = []
+    connections: list[DirectConnection] = []
 
     async def handler(client: AsgiClient) -> None:
         assert isinstance(client, ServerClient)
+        assert isinstance(client._connection, DirectConnection)
         connections.append(client._connection)
         entered.set()
         await client.body(100)
@@ -262,8 +260,7 @@ async def test_under_plain_asgi() -> None:
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/x y", "query_string": b"", "headers": []}
-    client = client_for(scope, receive, send)
-    assert type(client) is AsgiClient
+    client = AsgiClient(scope, receive, send)
     assert client.raw_path == b"/x%20y"
     assert await client.body(10) == b"abc"
     gone = asyncio.Event()
