@@ -2,10 +2,8 @@
 
 import json
 import signal
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -36,19 +34,11 @@ def journals_are_closed(serving: Serving) -> bool:
     return bool(closed) and all(closed)
 
 
-def query(serving: Serving, sql: str) -> list[Any]:
-    db = sqlite3.connect(serving.directory / "ledger.db")
-    try:
-        return db.execute(sql).fetchall()
-    finally:
-        db.close()
-
-
 def check_all_is_back(serving: Serving) -> None:
     """After an end in order: journal and epoch closed, unspent money returned."""
     assert journals_are_closed(serving)
-    assert query(serving, "SELECT state FROM ai_control_epochs WHERE id > 0") == [("closed",)]
-    assert query(serving, "SELECT sum(granted - spent) FROM ai_budget_leases") == [(0,)]
+    assert serving.query("SELECT state FROM ai_control_epochs WHERE id > 0") == [("closed",)]
+    assert serving.query("SELECT sum(granted - spent) FROM ai_budget_leases") == [(0,)]
 
 
 # --- start ---------------------------------------------------------------------------------
@@ -185,5 +175,5 @@ def test_keys_made_and_revoked_beside_it(tmp_path: Path, provider: Provider) -> 
         serving.output("keys", "revoke", "ci")
         wait_for("key revoked", lambda: post(serving, 2, secret).status_code == 401, 3)
         assert post(serving, 3, secret).json()["error"]["code"] == "key_revoked"
-        rows = serving.wait_rows(bool)
+        rows = serving.wait_rows(1)
         assert {row["key"] for row in rows} == {"ci"}
