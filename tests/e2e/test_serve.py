@@ -146,24 +146,19 @@ def test_sighup_reloads(tmp_path: Path, provider: Provider) -> None:
         assert post(serving, 3).status_code == 200
 
 
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("server: {port: 70000}", "server.port"),
-        ("server: [", "tollkeeper.yaml"),
-        ("providers: {openai: {api_key: '${NOT_SET_ANYWHERE}'}}", "NOT_SET_ANYWHERE"),
-    ],
-)
-def test_an_invalid_file_keeps_the_old_one(
-    tmp_path: Path, provider: Provider, text: str, says: str
-) -> None:
+def test_an_invalid_file_keeps_the_old_one(tmp_path: Path, provider: Provider) -> None:
+    invalid = {
+        "server: {port: 70000}": "server.port: ",
+        "server: [": "tollkeeper.yaml:1:10: not valid YAML",
+        "providers: {openai: {api_key: '${NOT_SET_ANYWHERE}'}}": "NOT_SET_ANYWHERE",
+    }
     with Serving(tmp_path, provider.url) as serving:
-        serving.write_config(text)
-        serving.signal(signal.SIGHUP)
-        serving.wait_event("not reloaded")
-        told = [event["event"] for event in serving.events() if event["level"] == "error"]
-        assert any(says in event for event in told), told
-        assert post(serving, 1).status_code == 200
+        for number, (text, says) in enumerate(invalid.items()):
+            serving.write_config(text)
+            serving.signal(signal.SIGHUP)
+            event = serving.wait_event(f"not reloaded: .*{says}")
+            assert event["level"] == "error"
+            assert post(serving, number).status_code == 200
         serving.write_config(json.dumps(serving.config))
     assert serving.exit_code == 0
 
