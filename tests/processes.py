@@ -10,8 +10,10 @@ Every wait has a limit, and what is left at the end is killed.
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -32,10 +34,14 @@ COMMAND_S = 60.0
 STEP_S = 0.01
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as probes:
+        ports = []
+        for _ in range(count):
+            probe = probes.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", 0))
+            ports.append(int(probe.getsockname()[1]))
+        return ports
 
 
 def wait_for(what: str, probe: Callable[[], T], timeout_s: float = 10.0) -> T:
@@ -49,9 +55,10 @@ def wait_for(what: str, probe: Callable[[], T], timeout_s: float = 10.0) -> T:
 
 def a_config(directory: Path, provider_url: str, **changes: Any) -> dict[str, Any]:
     """One organization, team and key with an ample budget on each; `changes` by section."""
+    port, admin_port = free_ports(2)
     config: dict[str, Any] = {
-        "server": {"port": free_port(), "drain_s": 10},
-        "admin": {"port": free_port()},
+        "server": {"port": port, "drain_s": 10},
+        "admin": {"port": admin_port},
         "database": {"url": f"sqlite+aiosqlite:///{directory / 'ledger.db'}"},
         "journal": {"dir": str(directory / "journal"), "flush_interval_ms": 50},
         "providers": {
@@ -249,13 +256,13 @@ class Serving:
         """The log's JSON lines."""
         return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
 
-    def saw(self, text: str) -> dict[str, Any] | None:
-        """The first log line whose event contains `text`."""
-        return next((event for event in self.events() if text in event["event"]), None)
+    def seen(self, pattern: str) -> list[dict[str, Any]]:
+        """The log lines whose event matches."""
+        return [event for event in self.events() if re.search(pattern, event["event"])]
 
-    def wait_event(self, text: str, timeout_s: float = 10.0) -> dict[str, Any]:
-        """Wait for such a log line."""
-        return wait_for(f"log line {text!r}", lambda: self.saw(text), timeout_s)
+    def wait_event(self, pattern: str, timeout_s: float = 10.0) -> dict[str, Any]:
+        """The first such line, once it is there."""
+        return wait_for(f"log line {pattern!r}", lambda: self.seen(pattern), timeout_s)[0]
 
     def status(self, path: str) -> int:
         """HTTP status of a GET on the data port; 0: no answer."""
@@ -300,8 +307,13 @@ class Serving:
         )
         return rows
 
-    def wait_rows(
-        self, enough: Callable[[list[dict[str, Any]]], bool], timeout_s: float = 15.0
-    ) -> list[dict[str, Any]]:
-        """The rows, once they are as wanted."""
-        return wait_for("rows", lambda: rows if enough(rows := self.rows()) else None, timeout_s)
+    def wait_rows(self, count: int, timeout_s: float = 15.0) -> list[dict[str, Any]]:
+        """The rows, once there are so many."""
+        sql = "SELECT count(*) FROM ai_usage_costs"
+        wait_for(f"{count} rows", lambda: self.query(sql)[0][0] >= count, timeout_s)
+        return self.rows()
+
+    def query(self, sql: str) -> list[Any]:
+        """Straight from the database."""
+        with contextlib.closing(sqlite3.connect(self.directory / "ledger.db")) as db:
+            return db.execute(sql).fetchall()

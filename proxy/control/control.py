@@ -220,13 +220,16 @@ class Control:
         """An outage of whatever kind: go on, keep trying, and tell whoever waits."""
         self._failures += 1
         if self._failures == 1:
-            log.error("the ledger is out of reach: %s", exc, exc_info=not is_retryable(exc))
+            reason = getattr(exc, "orig", None) or exc  # the driver's words, not the statement
+            log.error("the ledger is out of reach: %s", reason, exc_info=not is_retryable(exc))
         for session in self._joining:
             self._send_snapshot(session)
             session.send(Slices([], [], [], outage=True))
         parts.leases.set_outage(True)
 
     async def _work(self, parts: Parts) -> None:
+        if self._failures:  # a turn that finds nothing to do would prove nothing
+            await self._show_life(parts)
         await self._join(parts)
         if self._is_due("flush", self.config.journal.flush_interval_ms / 1000):
             parts.recovery.seal()

@@ -29,6 +29,7 @@ RESPAWN_S_MAX = 5.0
 HEALTHY_S = 30.0  # a life this long makes the next death the first one again
 KILL_S = 10.0
 LOOKS = 5  # without a message in between: a worker hangs. Time alone would blame it for our stall
+LOOKS_AT_START = 20
 
 
 class WorkerProcess(NamedTuple):
@@ -67,12 +68,12 @@ class _Watched:
         """True: it hangs. It need not say anything before control has begun to listen."""
         heard, self.heard = self.heard, self.channel.heard
         self.silent = 0 if heard != self.heard or not self.channel.started else self.silent + 1
-        return self.silent >= LOOKS
+        return self.silent >= (LOOKS if self.heard else LOOKS_AT_START)
 
 
 class Supervisor:
     """`start` with processes spawned before, `stop` after control has drained them. A worker
-    that sends nothing for about `silent_s` is killed (R1)."""
+    that sends nothing for about `silent_s` (four times that while it starts) is killed (R1)."""
 
     def __init__(
         self, connect: Callable[[Channel], None], listener: socket.socket, *, silent_s: float

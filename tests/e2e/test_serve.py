@@ -2,10 +2,8 @@
 
 import json
 import signal
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -36,19 +34,11 @@ def journals_are_closed(serving: Serving) -> bool:
     return bool(closed) and all(closed)
 
 
-def query(serving: Serving, sql: str) -> list[Any]:
-    db = sqlite3.connect(serving.directory / "ledger.db")
-    try:
-        return db.execute(sql).fetchall()
-    finally:
-        db.close()
-
-
 def check_all_is_back(serving: Serving) -> None:
     """After an end in order: journal and epoch closed, unspent money returned."""
     assert journals_are_closed(serving)
-    assert query(serving, "SELECT state FROM ai_control_epochs WHERE id > 0") == [("closed",)]
-    assert query(serving, "SELECT sum(granted - spent) FROM ai_budget_leases") == [(0,)]
+    assert serving.query("SELECT state FROM ai_control_epochs WHERE id > 0") == [("closed",)]
+    assert serving.query("SELECT sum(granted - spent) FROM ai_budget_leases") == [(0,)]
 
 
 # --- start ---------------------------------------------------------------------------------
@@ -156,24 +146,19 @@ def test_sighup_reloads(tmp_path: Path, provider: Provider) -> None:
         assert post(serving, 3).status_code == 200
 
 
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("server: {port: 70000}", "server.port"),
-        ("server: [", "tollkeeper.yaml"),
-        ("providers: {openai: {api_key: '${NOT_SET_ANYWHERE}'}}", "NOT_SET_ANYWHERE"),
-    ],
-)
-def test_an_invalid_file_keeps_the_old_one(
-    tmp_path: Path, provider: Provider, text: str, says: str
-) -> None:
+def test_an_invalid_file_keeps_the_old_one(tmp_path: Path, provider: Provider) -> None:
+    invalid = {
+        "server: {port: 70000}": "server.port: ",
+        "server: [": "tollkeeper.yaml:1:10: not valid YAML",
+        "providers: {openai: {api_key: '${NOT_SET_ANYWHERE}'}}": "NOT_SET_ANYWHERE",
+    }
     with Serving(tmp_path, provider.url) as serving:
-        serving.write_config(text)
-        serving.signal(signal.SIGHUP)
-        serving.wait_event("not reloaded")
-        told = [event["event"] for event in serving.events() if event["level"] == "error"]
-        assert any(says in event for event in told), told
-        assert post(serving, 1).status_code == 200
+        for number, (text, says) in enumerate(invalid.items()):
+            serving.write_config(text)
+            serving.signal(signal.SIGHUP)
+            event = serving.wait_event(f"not reloaded: .*{says}")
+            assert event["level"] == "error"
+            assert post(serving, number).status_code == 200
         serving.write_config(json.dumps(serving.config))
     assert serving.exit_code == 0
 
@@ -185,5 +170,5 @@ def test_keys_made_and_revoked_beside_it(tmp_path: Path, provider: Provider) -> 
         serving.output("keys", "revoke", "ci")
         wait_for("key revoked", lambda: post(serving, 2, secret).status_code == 401, 3)
         assert post(serving, 3, secret).json()["error"]["code"] == "key_revoked"
-        rows = serving.wait_rows(bool)
+        rows = serving.wait_rows(1)
         assert {row["key"] for row in rows} == {"ci"}
