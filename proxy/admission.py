@@ -35,7 +35,7 @@ async def admit(call: Call, budgets: Budgets, now_s: float) -> None:
     check_cost_cap(call, bound)
     capped = budgets.request_cap(applicable, bound.nano, bound.tokens)
     if capped is not None:
-        needed = bound.nano if capped.unit == "usd" else bound.tokens
+        needed = {"usd": bound.nano, "tokens": bound.tokens, "requests": 1}[capped.unit]
         raise spent_refusal(capped, spent=0, held=0, needed=needed, resets_at_s=None)
     result = await budgets.hold(
         hold_record(call, bound), applicable, bound.nano, bound.tokens, now_s
@@ -80,10 +80,12 @@ def clamped_limit(
     """The output limit that `budget` asks for with `free` units left; None: none is needed.
 
     A call without a limit of its own may take `clamp_share` of what is free; one with a limit is
-    lowered only if it does not fit otherwise. Never below the budget's `clamp_min_tokens`.
+    lowered only if it does not fit otherwise. Never below the budget's `clamp_min_tokens`. A cap
+    per request is nobody else's: all of it may be taken.
     """
     own_limit = facts.size.output_limit
-    share = free if own_limit is not None else int(free * budget.clamp_share)
+    whole = own_limit is not None or budget.period == "request"
+    share = free if whole else int(free * budget.clamp_share)
     taken = bound.nano if budget.unit == "usd" else bound.tokens
     if budget.unit == "requests" or taken <= share:
         return None

@@ -62,8 +62,7 @@ class Budgets:
                 recalled.discard(entry.id)
         self._index, self._settings = index, snapshot.settings
         for slice_ in self._slices.values():
-            slice_.retired = slice_.window[0] not in self._clocks
-            slice_.watch()
+            slice_.follow(self._entry(slice_.window))
         self._line.give_back(s for s in self._slices.values() if s.window[0] in recalled)
 
     def for_call(self, principal: Principal, provider: str, model: str) -> tuple[BudgetEntry, ...]:
@@ -236,10 +235,13 @@ class Budgets:
         slice_ = self._slices.get(window)
         if slice_ is None and window[1] > self._dropped.get(window[0], -1):
             slice_ = self._slices[window] = Slice(window, ends_at)
-            slice_.retired = window[0] not in self._clocks
-            slice_.watch()
+            slice_.follow(self._entry(window))
             slice_.idle_since = self._monotonic()
         return slice_
+
+    def _entry(self, window: Window) -> BudgetEntry | None:
+        clock = self._clocks.get(window[0])
+        return None if clock is None else clock.entry
 
     def _named(self, window: Window) -> Slice | None:
         """The slice of a window that control names."""

@@ -27,6 +27,7 @@ class Slice:
         "_ticks",
         "_used_before",
         "active",
+        "declared",
         "drained",
         "ends_at",
         "free",
@@ -61,6 +62,7 @@ class Slice:
         self.queue: OrderedDict[Ticket, int] = OrderedDict()  # waiting calls, the oldest first
         self.queued = 0  # what they need together
         self.retired = False  # the budget is deleted: nothing new is charged here
+        self.declared = 0  # its limit in the snapshot, which may be ahead of the room's
         self.watched = False  # money that becomes free must not just lie here
         self.active = False  # has something to report
         self.idle_since = 0.0  # monotonic time of the last status that had something to report
@@ -101,8 +103,17 @@ class Slice:
 
     @property
     def left(self) -> int | None:
-        """The most a call can ever get of this window; None: not known yet."""
-        return None if self.room is None else self.room.limit - self.spent
+        """The most a call can ever get of this window; None: not known yet. A limit that has just
+        been raised is in the snapshot before it is in the room: nothing is final until both say
+        so."""
+        room = self.room
+        return None if room is None else max(room.limit, self.declared) - self.spent
+
+    def follow(self, budget: BudgetEntry | None) -> None:
+        """Take note of what a snapshot says of this window's budget; None: it is deleted."""
+        self.retired = budget is None
+        self.declared = 0 if budget is None else budget.limit
+        self.watch()
 
     def available(self, budget: BudgetEntry) -> int:
         """What could be held: our own, and what control could still grant."""

@@ -8,7 +8,7 @@ once a call somewhere does not fit: the oldest ticket that needs a window is ser
 give back what is free (protocol section 8).
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -276,24 +276,31 @@ class Leases:
     def _grant(self, *, settled: bool) -> None:
         """Tickets first, oldest first; what they leave, ahead. `settled`: the ledger has been
         asked for what is lacking, so what still waits is scarce."""
-        reserved: set[Window] = set()  # an older ticket waits for it: nobody else gets any
+        # An older ticket waits for these: no other worker gets any. Its own may, and serves its
+        # calls in its own order; that need not be the order in which it asked for them.
+        reserved: dict[Window, bytes] = {}
         for ticket in list(self._tickets.values()):
             states = [(self._state(window), amount) for window, amount in ticket.amounts]
             if any(s.known and amount > s.limit - s.spent_total for s, amount in states):
                 self._end(ticket)  # spent: its worker sees that too
-            elif all(s.pool >= amount and s.window not in reserved for s, amount in states):
+            elif all(
+                s.grantable >= amount
+                and reserved.get(s.window, ticket.journal_id) == ticket.journal_id
+                for s, amount in states
+            ):
                 for state, amount in states:
                     self._give(state, ticket.journal_id, amount)
                 self._end(ticket)
             else:
-                reserved.update(state.window for state, _ in states)
+                for state, _ in states:
+                    reserved.setdefault(state.window, ticket.journal_id)
         if settled:
-            self._set_scarce(reserved)
+            self._set_scarce(reserved.keys())
         for state in self._windows.values():
-            if state.window not in reserved and not state.over_limit:
+            if state.window not in reserved:
                 self._fill(state)
 
-    def _set_scarce(self, reserved: set[Window]) -> None:
+    def _set_scarce(self, reserved: Collection[Window]) -> None:
         """Who waits for a window is told with it: the worker of the oldest ticket keeps what it
         has, everybody else gives back what is free."""
         oldest: dict[Window, bytes] = {}
@@ -315,7 +322,7 @@ class Leases:
             if id_ in self._outbox and 2 * slice_.free < slice_.target
         ]
         for index, (journal_id, slice_) in enumerate(needy):
-            pool = state.pool
+            pool = state.grantable
             if pool <= 0:
                 return
             share = pool // (len(self._outbox) * (len(needy) - index))

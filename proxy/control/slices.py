@@ -85,6 +85,11 @@ class WindowState:
     def over_limit(self) -> bool:
         return self.known and self.committed > self.limit
 
+    @property
+    def grantable(self) -> int:
+        """What of the pool may be granted: nothing while a limit that was lowered may forbid it."""
+        return self.pool if self.known and not self.over_limit else 0
+
     def slice_of(self, journal_id: bytes) -> Slice:
         found = self.slices.get(journal_id)
         if found is None:

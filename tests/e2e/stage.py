@@ -51,7 +51,8 @@ class Stage:
         self._now_s = now_s
         self._stack = ExitStack()
         self._since_ms = 0
-        self._billed_before = Decimal(0)
+        self._known: set[str] = set()
+        self.billed_before = Decimal(0)
         self.provider: ReplayServer
         self.app: Running
         self.http: httpx.Client
@@ -138,11 +139,13 @@ class Stage:
         """A new test: the provider's script is empty, and `rows` are those of calls from now on.
         Nothing may be in flight."""
         self.provider.reset()
-        self._billed_before = self.billed()
-        self._since_ms = int(self._now_s() * 1000)
+        self.billed_before = self.billed()
+        self._since_ms = int(self._now_s() * 1000)  # the clock of a test may stand still
+        self._known = {row["request_id"] for row in self.app.rows(self._since_ms)}
 
     def rows(self) -> list[dict[str, Any]]:
-        return self.app.rows(self._since_ms)
+        rows = self.app.rows(self._since_ms)
+        return [row for row in rows if row["request_id"] not in self._known]
 
     def row(self, answer: httpx.Response) -> dict[str, Any]:
         """The one row of an answered call."""
@@ -162,7 +165,7 @@ class Stage:
 
     def billed(self) -> Decimal:
         """The sum of all rows there are."""
-        return sum((Decimal(row["cost_usd"]) for row in self.rows()), self._billed_before)
+        return sum((Decimal(row["cost_usd"]) for row in self.rows()), self.billed_before)
 
     def standing(self, **changes: Any) -> dict[str, Any]:
         """What a budget says of itself when a call asks for more than it will ever have."""

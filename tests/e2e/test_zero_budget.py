@@ -1,0 +1,131 @@
+"""On a budget of $0 no metered route of any dialect lets anything reach the provider."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from proxy.providers.base import Route
+from proxy.providers.registry import DIALECT_NAMES, dialect
+from tests.e2e.stage import Stage, credential, error_of
+from tests.replay import json_reply
+
+TABLE = [(name, *row) for name in DIALECT_NAMES for row in dialect(name).routes()]
+MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-sonnet-4-5", "gemini": "gemini-2.5-flash"}
+EMBEDDERS = {"openai": "text-embedding-3-small", "gemini": "gemini-embedding-001"}
+Row = tuple[str, str, str, Route]
+
+
+def rows_of_kind(kind: str) -> list[Any]:
+    return [
+        pytest.param(row, id=f"{row[0]} {row[1]} {row[2]}") for row in TABLE if row[3].kind == kind
+    ]
+
+
+@pytest.fixture(scope="module")
+def hall(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    budgets = [{"scope": "organization/acme", "limit_usd": 0, "period": "total"}]
+    with Stage(tmp_path_factory.mktemp("zero"), budgets=budgets) as stage:
+        yield stage
+
+
+@pytest.fixture
+def stage(hall: Stage) -> Stage:
+    hall.begin()
+    return hall
+
+
+def model_for(row: Row) -> str:
+    name, _, _, route = row
+    return EMBEDDERS[name] if route.operation == "embeddings" else MODELS[name]
+
+
+def minimal_body(row: Row, **more: Any) -> bytes:
+    """What every API needs at least, all in one."""
+    part = {"parts": [{"text": "hi"}]}
+    body = {
+        "model": model_for(row),
+        "messages": [{"role": "user", "content": "hi"}],
+        "prompt": "hi",
+        "input": "hi",
+        "contents": [part],
+        "content": part,
+        "requests": [{"content": part}],
+    }
+    return json.dumps(body | more).encode()
+
+
+def target(row: Row) -> str:
+    name, _, path, _ = row
+    return f"/{name}" + path.replace("/models/m:", f"/models/{model_for(row)}:")
+
+
+def send(stage: Stage, row: Row, path: str, **more: Any) -> httpx.Response:
+    body = None if row[1] == "GET" else minimal_body(row, **more)
+    return stage.http.request(row[1], path, content=body, headers=credential(row[0]))
+
+
+def test_the_tables_have_what_is_walked_here() -> None:
+    assert {row[0] for row in TABLE} == set(DIALECT_NAMES)
+    assert len(rows_of_kind("metered")) > 20
+    assert len(rows_of_kind("free")) > 10
+    assert len(rows_of_kind("unmetered")) > 30
+
+
+@pytest.mark.parametrize("row", rows_of_kind("metered"))
+@pytest.mark.parametrize("more", [{}, {"stream": True}, {"max_tokens": 1}], ids=str)
+def test_metered_routes_are_refused(stage: Stage, row: Row, more: dict[str, Any]) -> None:
+    answer = send(stage, row, target(row), **more)
+
+    error = error_of(answer)
+    assert (answer.status_code, error["code"]) == (429, "budget_exceeded"), answer.text
+    assert (error["scope"], error["limit"], error["spent"]) == ("organization/acme", "0", "0")
+    assert answer.headers["x-should-retry"] == "false"
+    assert stage.seen() == 0
+    assert stage.rows() == []
+
+
+@pytest.mark.parametrize("row", rows_of_kind("metered"))
+@pytest.mark.parametrize(
+    "disguise",
+    [
+        lambda path: path + "/",
+        lambda path: path + "//",
+        lambda path: path + "?beta=true",
+        lambda path: path[: path.rindex("/")] + "%2F" + path[path.rindex("/") + 1 :],
+        lambda path: path[:-1] + f"%{ord(path[-1]):02x}",
+        lambda path: path + "/../" + path.rsplit("/", 1)[1],
+        lambda path: path + "/.",
+        lambda path: path + ";a=b",
+        lambda path: path + "%00",
+        lambda path: path.upper().replace(path.split("/")[1].upper(), path.split("/")[1], 1),
+        lambda path: path.replace("/v1", "//v1", 1),
+        lambda path: f"/{path.split('/')[1]}/any/prefix{path[path.index('/', 1) :]}",
+    ],
+)
+def test_no_spelling_of_a_path_gets_past(stage: Stage, row: Row, disguise: Any) -> None:
+    answer = send(stage, row, disguise(target(row)))
+
+    assert answer.status_code in (403, 404, 429), answer.text
+    assert stage.seen() == 0
+
+
+@pytest.mark.parametrize("row", rows_of_kind("unmetered"))
+def test_unmetered_routes_are_refused(stage: Stage, row: Row) -> None:
+    answer = send(stage, row, target(row))
+
+    assert (answer.status_code, error_of(answer)["code"]) == (403, "route_not_metered")
+    assert stage.seen() == 0
+
+
+@pytest.mark.parametrize("row", rows_of_kind("free"))
+def test_free_routes_pass(stage: Stage, row: Row) -> None:
+    stage.provider.reply(json_reply({"free": True}))
+
+    answer = send(stage, row, target(row))
+
+    assert (answer.status_code, answer.json()) == (200, {"free": True})
+    assert stage.seen() == 1
+    assert stage.rows() == []
