@@ -23,7 +23,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 
 from db.ledger_rows import COLUMNS, JSON_COLUMNS, ROLLUP_COLUMNS, ROLLUP_SUMS, Row
 from db.models import Base, CostAnalytics, JournalOffset, Lease, UsageCost
@@ -51,7 +51,11 @@ def database_now_ms(connection: Connection) -> Any:
 
 
 def _dialect(connection: Connection) -> Any:
-    return postgresql if connection.dialect.name == "postgresql" else sqlite
+    if connection.dialect.name != "postgresql":
+        return sqlite
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415 - SQLite does without its drivers
+
+    return postgresql
 
 
 class Statement:
@@ -99,7 +103,7 @@ _LEASES = table_of(Lease)
 
 def _insert_costs(module: Any) -> Any:
     values = _bound(COLUMNS)
-    if module is postgresql:  # JSON columns come encoded
+    if module is not sqlite:  # JSON columns come encoded
         values |= {name: cast(bindparam(name, type_=Text), JSON) for name in JSON_COLUMNS}
     return module.insert(_COSTS).values(values).on_conflict_do_nothing(index_elements=["call_id"])
 

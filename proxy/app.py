@@ -10,11 +10,9 @@ from proxy.channel import LocalChannel
 from proxy.client import AsgiClient, Receive, Scope, Send
 from proxy.config import Config
 from proxy.config_loader import load
-from proxy.control.control import Clock, Control
+from proxy.control.control import SYSTEM_CLOCK, Control
 from proxy.gateway import Gateway
 from proxy.worker import Worker
-
-SYSTEM_CLOCK = Clock(now_ms=lambda: time.time_ns() // 1_000_000, monotonic=time.monotonic)
 
 
 class Tollkeeper:

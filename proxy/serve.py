@@ -77,9 +77,8 @@ async def run(
     """Start control, serve its port, keep the workers; end in good order, also where the start
     fails."""
     # These imports take as long as the workers' own start, which goes on meanwhile.
-    from proxy.app import SYSTEM_CLOCK  # noqa: PLC0415
     from proxy.control.admin import admin_app  # noqa: PLC0415
-    from proxy.control.control import Control  # noqa: PLC0415
+    from proxy.control.control import SYSTEM_CLOCK, Control  # noqa: PLC0415
     from proxy.server import Server  # noqa: PLC0415
 
     began = time.monotonic()

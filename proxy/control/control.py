@@ -7,6 +7,7 @@ finish dead ones, drain, lease. Between the turns only memory moves: grants from
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,9 @@ FINAL_TURNS = 50
 class Clock:
     now_ms: Callable[[], int]  # wall clock, unix milliseconds
     monotonic: Callable[[], float]  # seconds
+
+
+SYSTEM_CLOCK = Clock(now_ms=lambda: time.time_ns() // 1_000_000, monotonic=time.monotonic)
 
 
 class Control:
