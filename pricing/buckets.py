@@ -40,10 +40,12 @@ def split(usage: Usage) -> Buckets:
     read = write = write_1h = read_audio = read_image = 0
     if usage.cache_read_tokens or usage.cache_write_tokens:  # most replies have neither
         read = _part(usage.cache_read_tokens, whole)
-        write = _part(usage.cache_write_tokens, whole - read)
-        write_1h = _part(usage.cache_write_1h_tokens, write)
-        read_audio = _part(usage.cache_read_audio_tokens, read)
-        read_image = _part(usage.cache_read_image_tokens, read - read_audio)
+        if usage.cache_write_tokens:
+            write = _part(usage.cache_write_tokens, whole - read)
+            write_1h = _part(usage.cache_write_1h_tokens, write)
+        if usage.cache_read_audio_tokens or usage.cache_read_image_tokens:
+            read_audio = _part(usage.cache_read_audio_tokens, read)
+            read_image = _part(usage.cache_read_image_tokens, read - read_audio)
     fresh = whole - read - write
     audio = image = video = 0
     if usage.input_audio_tokens or usage.input_image_tokens or usage.input_video_tokens:
@@ -53,9 +55,10 @@ def split(usage: Usage) -> Buckets:
 
     out = usage.output_tokens if usage.output_tokens > 0 else 0
     out_audio = out_image = reasoning = 0
-    if usage.output_audio_tokens or usage.output_image_tokens or usage.reasoning_tokens:
+    if usage.output_audio_tokens or usage.output_image_tokens:
         out_audio = _part(usage.output_audio_tokens, out)
         out_image = _part(usage.output_image_tokens, out - out_audio)
+    if usage.reasoning_tokens:
         reasoning = _part(usage.reasoning_tokens, out - out_audio - out_image)
     return Buckets(
         fresh - audio - image - video,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, Self
 
 from pricing.errors import PricingError
@@ -60,6 +61,7 @@ def normal_tier(name: str) -> str:
     return _TIER_NAMES.get(name.lower(), "")
 
 
+@lru_cache(maxsize=256)  # the names come from clients
 def reachable_tiers(provider: str, requested: str) -> tuple[str, ...]:
     """Every tier a reply to this request may be billed at. A tier asked for may be denied, then
     the standard one applies; a name nobody knows may mean any of them."""

@@ -129,6 +129,8 @@ def compile_bands(provider: str, entry: Entry, tier: str, factor: Fraction = _ON
 def rates_for(bands: Bands, input_tokens: int) -> Rates:
     """The rates every token of a request with this many input tokens is billed at."""
     rates = bands[0][1]
+    if len(bands) == 1:
+        return rates
     for over, larger in bands[1:]:
         if input_tokens <= over:
             break

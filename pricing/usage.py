@@ -41,6 +41,10 @@ class Usage:
             out["input_tokens"] = self.input_tokens
         if self.output_tokens:
             out["output_tokens"] = self.output_tokens
+        if self.cache_read_tokens:
+            out["cache_read_tokens"] = self.cache_read_tokens
+        if self.reasoning_tokens:
+            out["reasoning_tokens"] = self.reasoning_tokens
         rare = _rare(self)
         if any(rare):
             out |= {name: value for name, value in zip(_RARE, rare, strict=True) if value}
@@ -70,12 +74,9 @@ class Usage:
         return total
 
 
-# Every field whose default is 0 or "", but the two that are nearly always set.
-_RARE = tuple(
-    f.name
-    for f in fields(Usage)
-    if f.default in (0, "") and f.name not in ("input_tokens", "output_tokens")
-)
+_USUAL = frozenset(("input_tokens", "output_tokens", "cache_read_tokens", "reasoning_tokens"))
+# Every field whose default is 0 or "", but those that are often set.
+_RARE = tuple(f.name for f in fields(Usage) if f.default in (0, "") and f.name not in _USUAL)
 _rare = attrgetter(*_RARE)
 
 

@@ -66,8 +66,10 @@ def find_clamp(
 ) -> int | None:
     """The lowest output limit that a clamping budget asks for; None: the request stays as it is."""
     lowest: int | None = None
+    if not facts.size.generates:
+        return None
     for budget in applicable:
-        if budget.clamp and facts.size.generates:
+        if budget.clamp:
             limit = clamped_limit(facts, price, budget, budgets.free(budget, now_s), bound)
             if limit is not None and (lowest is None or limit < lowest):
                 lowest = limit
@@ -83,13 +85,12 @@ def clamped_limit(
     lowered only if it does not fit otherwise. Never below the budget's `clamp_min_tokens`. A cap
     per request is nobody else's: all of it may be taken.
     """
-    own_limit = facts.size.output_limit
+    own_limit, unit = facts.size.output_limit, budget.unit
     whole = own_limit is not None or budget.period == "request"
     share = free if whole else int(free * budget.clamp_share)
-    taken = bound.nano if budget.unit == "usd" else bound.tokens
-    if budget.unit == "requests" or taken <= share:
+    if (bound.nano if unit == "usd" else bound.tokens) <= share or unit == "requests":
         return None
-    if budget.unit == "usd":
+    if unit == "usd":
         passes = budget.server_tool_passes
         limit = output_limit_for(facts.size, price, share, server_tool_passes=passes) or 0
     else:
@@ -121,13 +122,14 @@ def hold_record(call: Call, bound: Ceiling) -> Hold:
     assert own is not None
     assert call.provider is not None
     assert call.price is not None
+    key = principal.key
     return Hold(
         call_id=call.call_id,
         at_ms=call.at_ms,
         amounts=[],
-        key_id=principal.key_id,
-        organization_id=principal.organization_id,
-        team_id=principal.team_id,
+        key_id=key.id,
+        organization_id=key.organization_id,
+        team_id=key.team_id,
         project_id=principal.project_id,
         user=principal.user,
         provider=call.provider.name,

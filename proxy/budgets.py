@@ -13,7 +13,7 @@ from db.journal_records import Hold, Settle, Window
 from proxy.holds import HeldCall, HoldJournal, HoldResult
 from proxy.line import CallLater, Line
 from proxy.scopes import BudgetIndex, Principal
-from proxy.slices import Slice, WindowClock
+from proxy.slices import UNITS, Slice, WindowClock
 from proxy.windows import current_window
 from proxy.wire import BudgetEntry, Message, Settings, Slices, Snapshot, Status
 
@@ -73,16 +73,21 @@ class Budgets:
         self, applicable: tuple[BudgetEntry, ...], nano: int, tokens: int
     ) -> BudgetEntry | None:
         """The first cap per request that a ceiling exceeds."""
-        values = {"usd": nano, "tokens": tokens, "requests": 1}
         for entry in applicable:
-            if entry.period == "request" and values[entry.unit] > entry.limit:
-                return entry
+            if entry.period == "request":
+                value = (nano, tokens, 1)[UNITS[entry.unit]]
+                if value > entry.limit:
+                    return entry
         return None
 
     def free(self, budget: BudgetEntry, now_s: float) -> int:
         """Units that could be held in a budget's current window, as last known."""
         clock = self._clocks.get(budget.id)
-        slice_ = self._current(clock, now_s) if clock else None
+        if clock is None:
+            return budget.limit
+        slice_ = clock.slice
+        if slice_ is None or not clock.starts_at <= now_s < clock.ends_at:
+            slice_ = self._current(clock, now_s)
         return budget.limit if slice_ is None else slice_.available(budget)
 
     # --- hold and settle

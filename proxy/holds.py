@@ -34,8 +34,17 @@ class HeldCall:
     def remaining_nano(self) -> int | None:
         """What could still be held in the tightest budget in USD, as last known; None: no such
         budget."""
-        free = [slice_.available(entry) for slice_, _, entry, unit in self.needs if unit == 0]
-        return min(free) if free else None
+        least: int | None = None
+        for slice_, _, entry, unit in self.needs:
+            if unit == 0:
+                room = slice_.room  # as `Slice.available`
+                if room is None:
+                    free = entry.limit
+                else:
+                    free = slice_.free + room.free if room.free > 0 else slice_.free
+                if least is None or free < least:
+                    least = free
+        return least
 
     def fits(self) -> bool:
         """Whether all windows have the money at once and nobody waits for it."""

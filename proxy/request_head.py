@@ -94,7 +94,7 @@ class RequestHead:
     def _note(self, name: bytes, value: bytes, kind: int) -> None:
         if kind == _NOTE:
             self.lines.append(name + b": " + value)
-        if name in CREDENTIAL_HEADERS:
+        elif name in CREDENTIAL_HEADERS:
             self.credentials.append((name, value))
         elif name.startswith(b"x-tollkeeper-"):
             self.own.append((name, value))

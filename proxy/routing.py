@@ -7,6 +7,7 @@ from proxy.request_head import RequestHead
 
 _GEMINI_PREFIXES = (b"/v1beta", b"/upload/", b"/v1/interactions", b"/v1/cachedContents")
 _ANTHROPIC_PREFIXES = (b"/v1/messages", b"/v1/complete")
+_CHAT = b"/v1/chat/completions"  # most calls: their path needs no further look
 # A final `:verb` is Gemini's; other ids with a colon (fine-tuned OpenAI models) are not verbs.
 _GEMINI_VERBS = frozenset(
     [
@@ -62,14 +63,10 @@ def destination(
 
 def _bare(path: bytes, query: bytes, head: RequestHead) -> bytes | None:
     """The provider whose SDKs send this path to a base URL without a prefix."""
-    if path.startswith(b"/openai/deployments/"):
-        return b"azure"
-    if path.startswith(_ANTHROPIC_PREFIXES):
-        return b"anthropic"
-    if path.startswith(_GEMINI_PREFIXES) or path[path.rfind(b":") + 1 :] in _GEMINI_VERBS:
-        return b"gemini"
-    if not path.startswith(b"/v1/"):
-        return None
+    if path != _CHAT:
+        named = _named_by(path)
+        if named is not None or not path.startswith(b"/v1/"):
+            return named
     if b"anthropic-version" in head.noted:
         return b"anthropic"
     if b"x-goog-api-key" in head.noted:
@@ -77,6 +74,17 @@ def _bare(path: bytes, query: bytes, head: RequestHead) -> bytes | None:
     if query.startswith(b"key=") or b"&key=" in query:
         return b"gemini"
     return b"openai"
+
+
+def _named_by(path: bytes) -> bytes | None:
+    """The provider that a path alone tells; None: `/v1/` is several providers' prefix."""
+    if path.startswith(b"/openai/deployments/"):
+        return b"azure"
+    if path.startswith(_ANTHROPIC_PREFIXES):
+        return b"anthropic"
+    if path.startswith(_GEMINI_PREFIXES) or path[path.rfind(b":") + 1 :] in _GEMINI_VERBS:
+        return b"gemini"
+    return None
 
 
 def _prefixes(providers: frozenset[bytes]) -> str:

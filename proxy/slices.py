@@ -118,7 +118,9 @@ class Slice:
     def available(self, budget: BudgetEntry) -> int:
         """What could be held: our own, and what control could still grant."""
         room = self.room
-        return budget.limit if room is None else self.free + max(0, room.free)
+        if room is None:
+            return budget.limit
+        return self.free + room.free if room.free > 0 else self.free
 
     def watch(self) -> None:
         """Take note of a change of `queue`, `scarce` or `retired`."""

@@ -10,12 +10,14 @@ from functools import lru_cache
 import msgspec
 
 from pricing.money import usd_from_nano
+from pricing.usage import Usage
 from proxy.call import Call
 from proxy.metrics import OTHER, Metrics
 
 _FLUSH_S = 0.1
 _BUFFER_BYTES_MAX = 1024 * 1024
 _BLOCKED = frozenset(["budget_exceeded", "budget_busy", "cost_cap_exceeded"])
+NO_USAGE = Usage()  # as counted; never changed
 _encode = msgspec.json.Encoder().encode
 
 
@@ -58,8 +60,7 @@ def _second(at_s: int) -> str:
 
 def timestamp(at_ms: int) -> str:
     """ISO 8601 in UTC with milliseconds."""
-    whole, rest = divmod(at_ms, 1000)
-    return f"{_second(whole)}.{rest:03d}Z"
+    return f"{_second(at_ms // 1000)}.{at_ms % 1000:03d}Z"
 
 
 class Telemetry:
@@ -99,27 +100,28 @@ class Telemetry:
 def record_metrics(metrics: Metrics, call: Call, duration_ns: int) -> None:
     """Count a call under closed, low-cardinality labels: a model is one of the price table."""
     refusal, done = call.refusal, call.outcome
-    usage = done.usage if done is not None else None
+    usage = (done.usage if done is not None else None) or NO_USAGE
     price = done.price if done is not None else call.price
+    priced = price is not None and not price.unpriced
     if call.facts is not None:
-        metrics.price_lookup(priced=price is not None and not price.unpriced)
+        metrics.price_lookup(priced=priced)
     if refusal is not None and refusal.code in _BLOCKED:
         metrics.blocked(str(refusal.details.get("scope", "call")).partition("/")[0])
     first_ns = call.first_byte_ns
     metrics.call(
         call.provider.name if call.provider is not None else OTHER,
-        price.model if price is not None and not price.unpriced else OTHER,
+        price.model if price is not None and priced else OTHER,
         call.route.operation or call.route.name if call.route is not None else OTHER,
         str(call.refusal_status(refusal) if refusal is not None else call.status),
         refusal.code if refusal is not None else call.error,
         duration_us=duration_ns // 1000,
         first_chunk_us=(first_ns - call.began_ns) // 1000 if first_ns and call.streams else -1,
         overhead_us=_overhead_us(call, duration_ns) if first_ns else -1,
-        input_tokens=usage.input_tokens if usage is not None else 0,
-        output_tokens=usage.output_tokens if usage is not None else 0,
-        cache_read_tokens=usage.cache_read_tokens if usage is not None else 0,
-        cache_write_tokens=usage.cache_write_tokens if usage is not None else 0,
-        reasoning_tokens=usage.reasoning_tokens if usage is not None else 0,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=usage.cache_read_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
         cost_nano=done.cost.nano if done is not None else 0,
     )
 
@@ -133,30 +135,32 @@ def _overhead_us(call: Call, duration_ns: int) -> int:
 
 def call_line(call: Call, duration_ns: int) -> dict[str, object]:
     """The log line of one call: who, what, how it ended, what it cost. Never a secret."""
+    provider, route, refusal = call.provider, call.route, call.refusal
     line: dict[str, object] = {
         "at": timestamp(call.at_ms),
-        "level": "warning" if call.refusal is not None else "info",
-        "event": "refused" if call.refusal is not None else "call",
+        "level": "info" if refusal is None else "warning",
+        "event": "call" if refusal is None else "refused",
         "request_id": call.request_id,
         "method": call.client.method,
-        "provider": call.provider.name if call.provider is not None else "",
-        "route": call.route.name if call.route is not None else "",
+        "provider": provider.name if provider is not None else "",
+        "route": route.name if route is not None else "",
         "key": call.key_name,
         "status": call.status,
         "duration_ms": duration_ns // 1_000_000,
     }
-    if call.principal is not None:
-        line["team"] = call.principal.team
-        if call.principal.user:
-            line["user"] = call.principal.user
-    if call.facts is not None:
-        line["model"] = call.facts.model
-        line["stream"] = call.facts.stream
+    principal, facts = call.principal, call.facts
+    if principal is not None:
+        line["team"] = principal.key.team
+        if principal.user:
+            line["user"] = principal.user
+    if facts is not None:
+        line["model"] = facts.model
+        line["stream"] = facts.stream
     if call.outcome is not None:
         _add_outcome(line, call)
-    if call.refusal is not None:
-        line["code"] = call.refusal.code
-        line["message"] = call.refusal.message
+    if refusal is not None:
+        line["code"] = refusal.code
+        line["message"] = refusal.message
     if call.error:
         line["error"] = call.error
     return line
@@ -166,13 +170,14 @@ def _add_outcome(line: dict[str, object], call: Call) -> None:
     done, held = call.outcome, call.held
     assert done is not None
     assert held is not None
+    usage = done.usage
     line["ending"] = done.ending
     line["usage_source"] = done.usage_source
     line["cost_usd"] = usd_from_nano(done.cost.nano)
     line["hold_usd"] = usd_from_nano(held.ceiling_nano)
-    if done.usage is not None:
-        line["input_tokens"] = done.usage.input_tokens
-        line["output_tokens"] = done.usage.output_tokens
+    if usage is not None:
+        line["input_tokens"] = usage.input_tokens
+        line["output_tokens"] = usage.output_tokens
     if call.first_byte_ns:
         line["first_byte_ms"] = (call.first_byte_ns - call.began_ns) // 1_000_000
     if call.clamped is not None:

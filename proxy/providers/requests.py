@@ -2,6 +2,7 @@
 says what is wrong and what to do.
 """
 
+import re
 from urllib.parse import unquote
 
 from msgspec import DecodeError, json
@@ -72,6 +73,9 @@ def _is_decimal(value: object) -> bool:
     return type(value) is str and len(value) <= 12 and value.isascii() and value.isdigit()
 
 
+_search_unclear = re.compile(r"[?#;\\\n\r\0]").search
+
+
 def path_end(path: str) -> str | None:
     """A path decoded, without trailing slashes; None where its end may not be what the provider
     sees (dot segments, parameters, fragments, control characters)."""
@@ -80,7 +84,7 @@ def path_end(path: str) -> str | None:
     path = path.rstrip("/")
     if "/." in path and any(part in (".", "..") for part in path.split("/")):
         return None
-    if any(char in path for char in "?#;\\\n\r\0"):
+    if _search_unclear(path):
         return None
     return path
 
