@@ -101,7 +101,7 @@ class Telemetry:
         self.metrics.problem(ABOVE_CEILING)
         self._log.write(
             {
-                "at": timestamp(time.time()),
+                "at": timestamp(call.at_ms),
                 "level": "error",
                 "event": ABOVE_CEILING,
                 "request_id": call.request_id,
