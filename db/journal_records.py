@@ -40,7 +40,7 @@ class Hold(Struct, array_like=True, gc=False):
     stream: bool
     price_version: str
     ceiling_nano: int  # hold in nano-USD, whatever the units of the budgets
-    ceiling_usage: dict[str, object]  # Usage.as_dict() that the ceiling was computed from
+    ceiling_usage: dict[str, object]  # Usage.as_dict() that the hold was computed from
     backed: bool = True  # False: admitted without money (`on_ledger_outage: allow`)
     tags: dict[str, str] = {}
     client_retry: int = 0
@@ -72,6 +72,10 @@ FLAG_CLAMPED = 1
 FLAG_UNPRICED = 2
 FLAG_CEILING_VIOLATION = 4
 FLAG_UNBACKED = 8
+FLAG_LEARNED = 16  # more than a soft budget held for it, within the ceiling or not
+
+# A row with one of these explains overage in the windows it was charged to (I1c).
+FLAGS_OVERAGE = FLAG_CEILING_VIOLATION | FLAG_UNBACKED | FLAG_LEARNED
 
 
 class Segment(Struct, array_like=True, gc=False):

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, bindparam, func, select, update
 from sqlalchemy.exc import DBAPIError
 
 from db import registry
-from db.journal_records import FLAG_CEILING_VIOLATION, FLAG_UNBACKED, Window
+from db.journal_records import FLAG_UNBACKED, FLAGS_OVERAGE, Window
 from db.ledger_corrections import charged_windows, insert_correction
 from db.ledger_insert import Ended, SomeExisted, insert_calls, insert_calls_carefully
 from db.ledger_rows import COLUMNS, FLAGS, Booking, book, rollups
@@ -68,7 +68,6 @@ BOOK_WINDOWS = Statement(
 
 
 READ_AT_ONCE = 64  # leases; a statement of its own for each number of windows
-FLAGGED = FLAG_CEILING_VIOLATION | FLAG_UNBACKED
 
 
 class Ledger:
@@ -233,7 +232,7 @@ def _book(
     unflagged = []
     for hold, settle, row in fresh:
         unbacked = book(bookings, settle.charges, settle.held, hold.backed)
-        if unbacked and not row[FLAGS] & FLAGGED:
+        if unbacked and not row[FLAGS] & FLAGS_OVERAGE:
             unflagged.append((row[FLAGS] | FLAG_UNBACKED, row[0]))
     order = sorted(ids.items(), key=lambda item: item[1])
     BOOK_LEASES.many(

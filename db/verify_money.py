@@ -7,14 +7,14 @@ from sqlalchemy import case, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
-from db.journal_records import FLAG_CEILING_VIOLATION, FLAG_UNBACKED
+from db.journal_records import FLAGS_OVERAGE
 from db.models import Budget, ChargeSetWindow, Epoch, Lease, UsageCost, Window
 from db.streaming import stream
 from db.verify_types import Finding, call_name
 from pricing.money import usd_from_nano
 
 ADJUSTMENTS = 0  # the epoch of no host
-FLAGGED = UsageCost.flags.bitwise_and(FLAG_CEILING_VIOLATION | FLAG_UNBACKED) != 0
+FLAGGED = UsageCost.flags.bitwise_and(FLAGS_OVERAGE) != 0
 
 # What a row charges to a window, by the unit of the window's budget.
 CHARGES = {

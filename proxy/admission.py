@@ -11,38 +11,49 @@ from pricing.price import Price
 from proxy.budgets import Budgets
 from proxy.call import Call
 from proxy.errors import Refusal
-from proxy.holds import HoldResult
+from proxy.holds import Bounds, HoldResult
+from proxy.learned import Learned
 from proxy.providers.base import Facts
 from proxy.wire import BudgetEntry
 
 CLAMP_MIN_REASONING = 4096  # below it reasoning models return nothing but thoughts
 
 
-async def admit(call: Call, budgets: Budgets, now_s: float) -> None:
-    """Hold the call's ceiling in every budget it belongs to, or refuse it."""
+async def admit(call: Call, budgets: Budgets, learned: Learned, now_s: float) -> None:
+    """Hold what the call may need in every budget it belongs to, or refuse it."""
     assert call.facts is not None
     assert call.principal is not None
     assert call.provider is not None
     applicable = budgets.for_call(call.principal, call.provider.name, call.facts.model)
     assert call.price is not None
     facts, price = call.facts, call.price
-    bound = find_ceiling(facts, price, applicable)
-    limit = find_clamp(facts, price, applicable, budgets, bound, now_s)
+    bounds = find_bounds(facts, price, applicable, learned)
+    limit = find_clamp(facts, price, applicable, budgets, bounds, now_s)
     if limit is not None:
         call.clamped = facts.size.output_limit = limit
-        bound = find_ceiling(facts, price, applicable)
-    call.ceiling = bound
-    check_cost_cap(call, bound)
-    capped = budgets.request_cap(applicable, bound.nano, bound.tokens)
+        bounds = find_bounds(facts, price, applicable, learned)
+    call.bounds = bounds
+    check_cost_cap(call, bounds.ceiling)
+    capped = budgets.request_cap(applicable, bounds)
     if capped is not None:
-        needed = {"usd": bound.nano, "tokens": bound.tokens, "requests": 1}[capped.unit]
+        needed = bounds.needed(capped)
         raise spent_refusal(capped, spent=0, held=0, needed=needed, resets_at_s=None)
-    result = await budgets.hold(
-        hold_record(call, bound), applicable, bound.nano, bound.tokens, now_s
-    )
+    call.hold = bounds.whole(applicable)
+    record = hold_record(call, call.hold)
+    result = await budgets.hold(record, applicable, bounds, now_s)
     if result.held is None:
         raise refusal(result)
     call.held = result.held
+
+
+def find_bounds(
+    facts: Facts, price: Price, applicable: Sequence[BudgetEntry], learned: Learned
+) -> Bounds:
+    """The ceiling, and what soft budgets hold instead. Raises Refusal `model_not_priced`."""
+    bound = find_ceiling(facts, price, applicable)
+    if any(budget.learned and budget.unit != "requests" for budget in applicable):
+        return Bounds(bound, learned.hold(facts.size, price, bound))
+    return Bounds(bound)
 
 
 def find_ceiling(facts: Facts, price: Price, applicable: Sequence[BudgetEntry]) -> Ceiling:
@@ -61,7 +72,7 @@ def find_clamp(
     price: Price,
     applicable: Sequence[BudgetEntry],
     budgets: Budgets,
-    bound: Ceiling,
+    bounds: Bounds,
     now_s: float,
 ) -> int | None:
     """The lowest output limit that a clamping budget asks for; None: the request stays as it is."""
@@ -70,7 +81,8 @@ def find_clamp(
         return None
     for budget in applicable:
         if budget.clamp:
-            limit = clamped_limit(facts, price, budget, budgets.free(budget, now_s), bound)
+            free = budgets.free(budget, now_s)
+            limit = clamped_limit(facts, price, budget, free, bounds.of(budget))
             if limit is not None and (lowest is None or limit < lowest):
                 lowest = limit
     return lowest
@@ -79,7 +91,8 @@ def find_clamp(
 def clamped_limit(
     facts: Facts, price: Price, budget: BudgetEntry, free: int, bound: Ceiling
 ) -> int | None:
-    """The output limit that `budget` asks for with `free` units left; None: none is needed.
+    """The output limit that `budget` asks for with `free` units left, where it holds `bound`;
+    None: none is needed, or none would make the hold smaller.
 
     A call without a limit of its own may take `clamp_share` of what is free; one with a limit is
     lowered only if it does not fit otherwise. Never below the budget's `clamp_min_tokens`. A cap
@@ -97,8 +110,8 @@ def clamped_limit(
         limit = (share - bound.usage.input_tokens) // max(facts.size.choices, 1)
     least = budget.clamp_min_tokens
     limit = max(limit, CLAMP_MIN_REASONING if facts.reasoning else least, least)
-    most = own_limit if own_limit is not None else price.max_output_tokens
-    return None if most is not None and limit >= most else limit
+    most = bound.usage.output_tokens // max(facts.size.choices, 1)
+    return None if limit >= most else limit
 
 
 def check_cost_cap(call: Call, bound: Ceiling) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from db.journal_files import JournalFull
 from db.journal_records import Hold, Settle, Window
-from proxy.holds import HeldCall, HoldJournal, HoldResult
+from proxy.holds import Bounds, HeldCall, HoldJournal, HoldResult
 from proxy.line import CallLater, Line
 from proxy.scopes import BudgetIndex, Principal
 from proxy.slices import UNITS, Slice, WindowClock
@@ -70,14 +70,12 @@ class Budgets:
         return self._index.match(principal, provider, model)
 
     def request_cap(
-        self, applicable: tuple[BudgetEntry, ...], nano: int, tokens: int
+        self, applicable: tuple[BudgetEntry, ...], bounds: Bounds
     ) -> BudgetEntry | None:
-        """The first cap per request that a ceiling exceeds."""
+        """The first cap per request that a call may exceed."""
         for entry in applicable:
-            if entry.period == "request":
-                value = (nano, tokens, 1)[UNITS[entry.unit]]
-                if value > entry.limit:
-                    return entry
+            if entry.period == "request" and bounds.needed(entry) > entry.limit:
+                return entry
         return None
 
     def free(self, budget: BudgetEntry, now_s: float) -> int:
@@ -96,8 +94,7 @@ class Budgets:
         self,
         record: Hold,
         applicable: tuple[BudgetEntry, ...],
-        ceiling_nano: int,
-        ceiling_tokens: int,
+        bounds: Bounds,
         now_s: float,
         client_gone: "asyncio.Future[None] | None" = None,
     ) -> HoldResult:
@@ -106,7 +103,7 @@ class Budgets:
         Waits for money up to the least `hold_wait_ms` of the budgets in the way. May be
         cancelled. Raises JournalBroken.
         """
-        call = self._plan(record.call_id, applicable, ceiling_nano, ceiling_tokens, now_s)
+        call = self._plan(record, applicable, bounds, now_s)
         if call is None or self._gone:
             return HoldResult("outage")
         if call.fits():
@@ -182,16 +179,18 @@ class Budgets:
 
     def _plan(
         self,
-        call_id: bytes,
+        record: Hold,
         applicable: tuple[BudgetEntry, ...],
-        nano: int,
-        tokens: int,
+        bounds: Bounds,
         now_s: float,
     ) -> HeldCall | None:
         """Fix windows and amounts, once, by the clock at admission. None: the clock went back to
         a window whose accounts are closed here."""
-        values = (nano, tokens, 1)
-        call = HeldCall(call_id, nano)
+        ceiling, learned = bounds
+        strict = soft = (ceiling.nano, ceiling.tokens, 1)
+        if learned is not None:
+            soft = (learned.nano, learned.tokens, 1)
+        call = HeldCall(record.call_id, record.ceiling_nano)
         for entry in applicable:
             clock = self._clocks.get(entry.id)
             if clock is None:
@@ -201,7 +200,7 @@ class Budgets:
                 slice_ = self._current(clock, now_s)
                 if slice_ is None:
                     return None
-            amount = values[clock.unit]
+            amount = (soft if entry.learned else strict)[clock.unit]
             call.needs.append((slice_, amount, entry, clock.unit))
             call.amounts.append((slice_.window, amount))
         return call

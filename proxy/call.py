@@ -16,7 +16,7 @@ from proxy import ids
 from proxy.auth import credentials, without_key
 from proxy.client import AsgiClient
 from proxy.errors import Refusal
-from proxy.holds import HeldCall
+from proxy.holds import Bounds, HeldCall
 from proxy.outcome import Outcome
 from proxy.principal import OwnHeaders, own_headers
 from proxy.providers.base import Dialect, Facts, Meter, Route
@@ -35,8 +35,8 @@ class Call:
         "at_ms",
         "began_ns",
         "body",
+        "bounds",
         "call_id",
-        "ceiling",
         "clamped",
         "client",
         "credential",
@@ -49,6 +49,7 @@ class Call:
         "forwarded_ns",
         "head",
         "held",
+        "hold",
         "key_name",
         "meter",
         "outcome",
@@ -90,7 +91,8 @@ class Call:
         self.body = b""
         # money
         self.price: Price | None = None
-        self.ceiling: Ceiling | None = None
+        self.bounds: Bounds | None = None
+        self.hold: Ceiling | None = None  # what the row names as its hold
         self.clamped: int | None = None
         self.held: HeldCall | None = None
         self.outcome: Outcome | None = None

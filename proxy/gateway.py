@@ -11,6 +11,7 @@ from proxy.call import Call, authenticate, check_metered, find_price, find_route
 from proxy.client import AsgiClient, ClientGoneError, Receive, Scope, Send
 from proxy.errors import Refusal
 from proxy.ids import CallIds
+from proxy.learned import Learned
 from proxy.outcome import at_the_hold, outcome
 from proxy.passthrough import pass_through
 from proxy.refuse import refusal_headers
@@ -45,6 +46,7 @@ class Gateway:
         self._on_broken_journal = on_broken_journal
         self._now_s = now_s
         self._ids = CallIds()
+        self._learned = Learned()
         self._closed: Refusal | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -140,7 +142,7 @@ class Gateway:
         await read_request(call, settings.max_body_bytes)
         call.client.watch(lambda: self._hung_up(call))
         find_price(call)
-        await admit(call, self._budgets, self._now_s())
+        await admit(call, self._budgets, self._learned, self._now_s())
         exchange = await forward(call, self._pool)
         await relay(call, exchange, self.settle)
 
@@ -163,7 +165,8 @@ class Gateway:
         if ending == "complete" and call.client.gone:
             ending = "client_gone"  # the provider's reply was drained, nobody has it
         assert call.facts is not None
-        assert call.ceiling is not None
+        assert call.bounds is not None
+        assert call.hold is not None
         assert call.price is not None
         assert call.provider is not None
         prices, provider = call.state.prices, call.provider.prices
@@ -173,7 +176,7 @@ class Gateway:
                 sent=call.sent,
                 status=call.status,
                 facts=call.facts,
-                ceiling=call.ceiling,
+                ceiling=call.bounds.ceiling,
                 price=call.price,
                 reading=call.meter.reading() if call.meter is not None else None,
                 find_price=lambda *models: prices.find(provider, *models),
@@ -181,8 +184,10 @@ class Gateway:
             )
         except Exception as exc:  # metering must not break a reply: charge the hold, flagged
             self._telemetry.problem("metering failed", call.request_id, exc)
-            done = at_the_hold(ending, call.ceiling, call.price)
+            done = at_the_hold(ending, call.hold, call.price)
         call.outcome = done
+        if done.usage is not None and done.usage_source == "reported":
+            self._learned.observe(call.price.key, call.facts.size, done.usage)
         record = settlement(call, done)
         try:
             self._budgets.settle(call.held, record)

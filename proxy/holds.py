@@ -1,12 +1,37 @@
 """A call's money: what it holds, the line it waits in, and how the attempt to hold ends."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from db.journal_records import Amounts, Hold, Settle
+from pricing.ceiling import Ceiling
 from proxy.slices import Slice
 from proxy.windows import FOREVER
 from proxy.wire import BudgetEntry
+
+
+class Bounds(NamedTuple):
+    """What a call may need."""
+
+    ceiling: Ceiling  # the most it can cost
+    learned: Ceiling | None = None  # what soft budgets hold; None: the ceiling, as strict ones do
+
+    def of(self, budget: BudgetEntry) -> Ceiling:
+        """What `budget` holds."""
+        return self.ceiling if self.learned is None or not budget.learned else self.learned
+
+    def needed(self, budget: BudgetEntry) -> int:
+        """The same in the budget's unit."""
+        bound = self.of(budget)
+        return {"usd": bound.nano, "tokens": bound.tokens, "requests": 1}[budget.unit]
+
+    def whole(self, budgets: Iterable[BudgetEntry]) -> Ceiling:
+        """What the call's row names as its hold, and is charged if its worker dies: the ceiling,
+        unless nobody holds that."""
+        if self.learned is None or not all(b.learned or b.unit == "requests" for b in budgets):
+            return self.ceiling
+        return self.learned
 
 
 class HeldCall:
@@ -20,7 +45,7 @@ class HeldCall:
 
     def __init__(self, call_id: bytes, ceiling_nano: int) -> None:
         self.call_id = call_id
-        self.ceiling_nano = ceiling_nano
+        self.ceiling_nano = ceiling_nano  # as in the journal's record of the hold
         self.backed = True  # False: admitted without money (`on_ledger_outage: allow`)
         self.amounts: Amounts = []
         self.needs: list[tuple[Slice, int, BudgetEntry, int]] = []  # as `amounts`; the unit last
@@ -29,6 +54,13 @@ class HeldCall:
         """What a settlement charges: the windows of the hold in their order, each in its unit."""
         values = (cost_nano, tokens, requests)
         return [(slice_.window, values[unit]) for slice_, _, _, unit in self.needs]
+
+    def exceeded(self, charges: Amounts) -> bool:
+        """Whether a window is charged more than is held there."""
+        for (_, amount, _, _), (_, used) in zip(self.needs, charges, strict=True):
+            if used > amount:
+                return True
+        return False
 
     @property
     def remaining_nano(self) -> int | None:

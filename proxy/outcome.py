@@ -61,8 +61,6 @@ def outcome(
     return Outcome(ending, usage, source, cost(usage, price, find_price, at_s=at_s), price, reading)
 
 
-def at_the_hold(ending: str, ceiling: Ceiling, price: Price) -> Outcome:
+def at_the_hold(ending: str, hold: Ceiling, price: Price) -> Outcome:
     """The outcome when metering itself failed: the whole hold, as an estimate."""
-    return Outcome(
-        ending, ceiling.usage, "estimated", cost(ceiling.usage, price, None), price, None
-    )
+    return Outcome(ending, hold.usage, "estimated", cost(hold.usage, price, None), price, None)

@@ -5,8 +5,10 @@ import time
 from db.journal_records import (
     FLAG_CEILING_VIOLATION,
     FLAG_CLAMPED,
+    FLAG_LEARNED,
     FLAG_UNBACKED,
     FLAG_UNPRICED,
+    Amounts,
     Settle,
 )
 from proxy.call import Call
@@ -14,14 +16,19 @@ from proxy.holds import HeldCall
 from proxy.outcome import Outcome
 
 
-def _flags(call: Call, held: HeldCall, done: Outcome) -> int:
+def _flags(call: Call, held: HeldCall, done: Outcome, charges: Amounts) -> int:
+    assert call.bounds is not None
     flags = 0 if held.backed else FLAG_UNBACKED
     if call.clamped is not None:
         flags |= FLAG_CLAMPED
     if done.price.unpriced:
         flags |= FLAG_UNPRICED
-    if done.cost.nano > held.ceiling_nano:
+    if done.cost.nano > call.bounds.ceiling.nano:
         flags |= FLAG_CEILING_VIOLATION
+    if call.bounds.learned is not None and (
+        done.cost.nano > held.ceiling_nano or held.exceeded(charges)
+    ):
+        flags |= FLAG_LEARNED
     return flags
 
 
@@ -29,16 +36,17 @@ def settlement(call: Call, done: Outcome) -> Settle:
     """The journal record of an outcome; charges follow the units of the held budgets."""
     held = call.held
     assert held is not None
-    done.flags = _flags(call, held, done)
+    charges = held.charges(
+        cost_nano=done.cost.nano,
+        tokens=done.usage.total_tokens if done.usage else 0,
+        requests=0 if done.ending == "unreachable" else 1,
+    )
+    done.flags = _flags(call, held, done, charges)
     reading = done.reading
     return Settle(
         call_id=call.call_id,
         held=held.amounts,
-        charges=held.charges(
-            cost_nano=done.cost.nano,
-            tokens=done.usage.total_tokens if done.usage else 0,
-            requests=0 if done.ending == "unreachable" else 1,
-        ),
+        charges=charges,
         ending=done.ending,
         http_status=call.status,
         usage=done.usage.as_dict() if done.usage else None,

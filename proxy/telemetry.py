@@ -9,11 +9,13 @@ from functools import lru_cache
 
 import msgspec
 
+from db.journal_records import FLAG_CEILING_VIOLATION
 from pricing.money import usd_from_nano
 from pricing.usage import Usage
 from proxy.call import Call
 from proxy.metrics import OTHER, Metrics
 
+ABOVE_CEILING = "cost above ceiling"
 _FLUSH_S = 0.1
 _BUFFER_BYTES_MAX = 1024 * 1024
 _BLOCKED = frozenset(["budget_exceeded", "budget_busy", "cost_cap_exceeded"])
@@ -75,6 +77,8 @@ class Telemetry:
         """Record a call that has ended, however it did."""
         duration_ns = time.perf_counter_ns() - call.began_ns
         record_metrics(self.metrics, call, duration_ns)
+        if call.outcome is not None and call.outcome.flags & FLAG_CEILING_VIOLATION:
+            self._above_ceiling(call, call.outcome.cost.nano)
         if self.log_calls:
             self._log.write(call_line(call, duration_ns))
 
@@ -89,6 +93,21 @@ class Telemetry:
                 "request_id": request_id,
                 "error": f"{type(exc).__name__}: {exc}",
                 "trace": "".join(traceback.format_exception(exc)[-3:]),
+            }
+        )
+
+    def _above_ceiling(self, call: Call, cost_nano: int) -> None:
+        """A call cost more than the most it could: a price table or a ceiling's rule is wrong."""
+        assert call.bounds is not None
+        self.metrics.problem(ABOVE_CEILING)
+        self._log.write(
+            {
+                "at": timestamp(call.at_ms),
+                "level": "error",
+                "event": ABOVE_CEILING,
+                "request_id": call.request_id,
+                "cost_usd": usd_from_nano(cost_nano),
+                "ceiling_usd": usd_from_nano(call.bounds.ceiling.nano),
             }
         )
 

@@ -21,9 +21,12 @@ from db.models import (
     Team,
     UsageCost,
 )
+from pricing.ceiling import Ceiling
 from pricing.money import NANO_PER_USD
 from pricing.price import Price
 from pricing.table import PriceTable, write_table
+from pricing.usage import Usage
+from proxy.holds import Bounds
 from proxy.wire import BudgetEntry, KeyEntry
 
 _numbers = itertools.count(1)
@@ -262,3 +265,9 @@ def a_lease(
 ) -> None:
     values = {"window_id": window_id, "epoch_id": epoch_id, "granted": granted, "spent": spent}
     connection.execute(insert(Lease).values(**values))
+
+
+def a_bound(nano: int, tokens: int = 1, learned: tuple[int, int] | None = None) -> Bounds:
+    """What a call may need; `learned`: in USD and in tokens of soft budgets."""
+    soft = Ceiling(*learned, Usage()) if learned is not None else None
+    return Bounds(Ceiling(nano, tokens, Usage()), soft)

@@ -8,10 +8,10 @@ from sqlalchemy import select
 from db.catalog import load_budgets, load_keys, sync_config
 from db.catalog_types import Declared, DeclaredBudget, DeclaredKey
 from db.engine import open_engine
-from db.journal_records import FLAG_CEILING_VIOLATION
+from db.journal_records import FLAG_CEILING_VIOLATION, FLAG_LEARNED, FLAG_UNBACKED
 from db.ledger import Ledger
 from db.ledger_types import Batch, LeaseRequest, PriceDescription
-from db.models import Window
+from db.models import UsageCost, Window
 from db.transactions import open_transactions
 from db.verify import verify
 from pricing.calculator import ceiling_cost, cost
@@ -137,16 +137,33 @@ async def test_closed_epoch(engine, life):
     assert await verify(engine) == []
 
 
-async def test_cost_above_its_hold(engine, life):
+@pytest.mark.parametrize("flag", [FLAG_CEILING_VIOLATION, FLAG_LEARNED])
+async def test_cost_above_its_hold(engine, life, flag):
     call = hold()
     dear = Usage(input_tokens=50_000, output_tokens=8_000)
-    await life.drain((call, settle(call, dear, flags=FLAG_CEILING_VIOLATION)))
+    await life.drain((call, settle(call, dear, flags=flag)))
     assert await verify(engine) == []
     async with engine.connect() as connection:
+        assert (await connection.execute(select(UsageCost.flags))).scalars().all() == [flag]
         usd, tokens, requests = (
             await connection.execute(select(Window.overage).order_by(Window.budget_id))
         ).scalars()
     assert (min(usd, tokens) > 0, requests) == (True, 0)
+
+
+async def test_a_lost_call_that_a_soft_budget_held_less_for(engine, life):
+    """Its row is charged what the strict one held; what the soft one lacks is overage."""
+    call = hold()
+    (soft, nano), *strict = call.amounts
+    call.amounts = [(soft, nano // 10), *strict]
+    await life.drain(lost=[call], finish=True)
+    assert await verify(engine) == []
+    async with engine.connect() as connection:
+        row = (await connection.execute(select(UsageCost))).one()
+        windows = select(Window.overage).order_by(Window.budget_id)
+        overage = (await connection.execute(windows)).scalars().all()
+    assert (row.cost_nano, row.flags) == (nano, FLAG_UNBACKED)
+    assert overage == [nano - nano // 10, 0, 0]
 
 
 async def test_calls_without_backing(engine, life):

@@ -153,7 +153,8 @@ class FakeControl:
                 self.part(worker, status.window).returned = status.returned_total
             self.serve()
         elif isinstance(message, Want):
-            wanted = dict(message.amounts)
+            _, given = self.tickets.get(message.call_id, (worker, {}))
+            wanted = dict.fromkeys(given, 0) | dict(message.amounts)
             self.tickets[message.call_id] = (worker, wanted)  # keeps its place if it had one
             for window in wanted:
                 self.window(window)
@@ -170,6 +171,8 @@ class FakeControl:
                 continue
             worker, wanted = self.tickets[first]
             lack = wanted[window]
+            if not lack:
+                continue
             if self.take(window, lack + self._ahead):
                 lack += self._ahead
             elif not self.take(window, lack):
@@ -188,7 +191,8 @@ class FakeControl:
         return True
 
     def oldest(self, window: Window) -> bytes | None:
-        return next((c for c, (_, wanted) in self.tickets.items() if wanted.get(window)), None)
+        """The first call that needs money of a window, be it that it has been given to it."""
+        return next((c for c, (_, wanted) in self.tickets.items() if window in wanted), None)
 
     def flush(self, journals: dict[int, ListJournal]) -> None:
         """Drain every journal: charges become known as spent."""

@@ -10,7 +10,7 @@ from proxy.line import ANSWER_WAIT_S
 from proxy.scopes import Principal
 from proxy.slices import IDLE_TICKS
 from proxy.wire import Room, Slices, SliceStatus, Status, Unwant, Want
-from tests.factories import a_budget, a_call_id, a_hold, a_key, a_settle
+from tests.factories import a_bound, a_budget, a_call_id, a_hold, a_key, a_settle
 from tests.proxy.money import ListJournal, ManualClock, a_snapshot, a_worker
 
 CALLER = Principal(a_key(), "", "", 0)
@@ -29,12 +29,16 @@ class Bench:
         self.calls = {}
         self.spent = 0
 
-    def begin(self, name, amount, tokens=1, client_gone=None):
+    def begin(self, name, amount, tokens=1, client_gone=None, learned=None):
         """Start a call; it is held, refused or waiting once the loop has run."""
         applicable = self.worker.for_call(CALLER, "openai", "gpt-5")
         call_id = name.encode().ljust(16)
         attempt = self.worker.hold(
-            a_hold(call_id), applicable, amount, tokens, self.clock.now, client_gone
+            a_hold(call_id, ceiling_nano=amount),
+            applicable,
+            a_bound(amount, tokens, learned),
+            self.clock.now,
+            client_gone,
         )
         self.calls[name] = asyncio.ensure_future(attempt)
 
@@ -456,7 +460,7 @@ async def test_the_line_is_kept_in_every_window():
     bench.begin("b", 80)
     assert await bench.result("b") is None
     other = bench.worker.for_call(CALLER, "openai", "gpt-4o")
-    c = asyncio.ensure_future(bench.worker.hold(a_hold(), other, 10, 1, bench.clock.now))
+    c = asyncio.ensure_future(bench.worker.hold(a_hold(), other, a_bound(10), bench.clock.now))
     await bench.run()
     assert not c.done()
     bench.grant(80, window=(key.id, 0))
@@ -720,12 +724,39 @@ async def test_free_is_our_own_and_what_control_could_still_grant():
 
 def test_caps_per_request():
     usd = a_budget(scope="key/search-prod", limit=500, period="request")
-    tokens = a_budget(unit="tokens", limit=1000, period="request")
+    tokens = a_budget(unit="tokens", limit=1000, period="request", learned=True)
     bench = Bench(usd, tokens, a_budget(limit=1, period="day"))
     applicable = bench.worker.for_call(CALLER, "openai", "gpt-5")
-    assert bench.worker.request_cap(applicable, 500, 1000) is None
-    assert bench.worker.request_cap(applicable, 501, 1) is usd
-    assert bench.worker.request_cap(applicable, 1, 1001) is tokens
+    assert bench.worker.request_cap(applicable, a_bound(500, 1000)) is None
+    assert bench.worker.request_cap(applicable, a_bound(501, 1)) is usd
+    assert bench.worker.request_cap(applicable, a_bound(1, 1001)) is tokens
+    assert bench.worker.request_cap(applicable, a_bound(1, 9999, (1, 1000))) is None
+    assert bench.worker.request_cap(applicable, a_bound(501, 1, (1, 1))) is usd
+
+
+async def test_soft_budgets_hold_what_was_learned_in_the_same_call():
+    strict = a_budget(limit=1000, period="total")
+    soft = a_budget(limit=1000, period="total", learned=True, scope="key/search-prod")
+    counted = a_budget(unit="tokens", limit=1000, period="total", learned=True)
+    bench = Bench(strict, soft, counted)
+    for budget in (soft, counted):
+        bench.grant(20, window=(budget.id, 0))
+    bench.grant(100)
+    bench.begin("a", 60, tokens=50, learned=(15, 10))
+    held = (await bench.result("a")).held
+    assert held.amounts == [((strict.id, 0), 60), ((soft.id, 0), 15), ((counted.id, 0), 10)]
+    assert not held.exceeded([((strict.id, 0), 60), ((soft.id, 0), 15), ((counted.id, 0), 10)])
+    assert held.exceeded([((strict.id, 0), 16), ((soft.id, 0), 16), ((counted.id, 0), 1)])
+    bench.settle("a", 40)
+    slices = [bench.worker._slices[(b.id, 0)] for b in (strict, soft, counted)]
+    assert [(s.free, s.held, s.used) for s in slices] == [(60, 0, 40), (5, 0, 15), (10, 0, 10)]
+
+
+async def test_a_soft_budget_holds_the_ceiling_until_something_is_learned():
+    bench = Bench(a_budget(limit=1000, period="total", learned=True))
+    bench.grant(100)
+    bench.begin("a", 60)
+    assert (await bench.result("a")).held.amounts == [(bench.window, 60)]
 
 
 def test_an_impossible_budget_is_an_error_and_changes_nothing():

@@ -22,12 +22,13 @@ from db.journal_records import Hold, Settle
 from proxy.holds import HoldResult
 from proxy.scopes import Principal
 from proxy.slices import IDLE_TICKS
-from tests.factories import a_budget, a_hold, a_key, a_settle
+from tests.factories import a_bound, a_budget, a_hold, a_key, a_settle
 from tests.proxy.money import FakeControl, ListJournal, ManualClock, a_snapshot, a_worker
 
 CALLER = Principal(a_key(), "", "", 0)
 WORKERS = (0, 1)
 EXAMPLES = int(os.environ.get("TOLLKEEPER_EXAMPLES", "40"))
+LEARNED = 2  # the soft budget holds this part of a ceiling
 MODELS = ("gpt-5", "gpt-4o")  # the second budget is for the first model only
 workers = st.sampled_from(WORKERS)
 
@@ -54,7 +55,9 @@ class World(RuleBasedStateMachine):
         self.clock = ManualClock()
         self.budgets = [
             a_budget(limit=100, period="total"),
-            a_budget(limit=60, period="hour", models=("gpt-5",), scope="organization/acme"),
+            a_budget(
+                limit=60, period="hour", models=("gpt-5",), scope="organization/acme", learned=True
+            ),
         ]
         self.to_worker = {w: deque() for w in WORKERS}
         self.to_control = {w: deque() for w in WORKERS}
@@ -88,7 +91,10 @@ class World(RuleBasedStateMachine):
     def begin(self, worker, ceiling, model):
         budgets = self.workers[worker]
         attempt = budgets.hold(
-            a_hold(), budgets.for_call(CALLER, "openai", model), ceiling, 1, self.clock.now
+            a_hold(),
+            budgets.for_call(CALLER, "openai", model),
+            a_bound(ceiling, learned=(ceiling // LEARNED, 1)),
+            self.clock.now,
         )
         self.calls.append(Call(worker, ceiling, self.loop.create_task(attempt)))
         self.run()
@@ -155,7 +161,7 @@ class World(RuleBasedStateMachine):
         limit = max(0, former.limit - by)
         self.budgets[which] = a_budget(
             id=former.id, limit=limit, period=former.period, models=former.models,
-            scope=former.scope,
+            scope=former.scope, learned=former.learned,
         )  # fmt: skip
         self.apply()
         self.run()
@@ -212,7 +218,8 @@ class World(RuleBasedStateMachine):
                     if s.window[0] == result.budget.id and s.ends_at == result.resets_at_s
                 ) if result.resets_at_s else (result.budget.id, 0)  # fmt: skip
                 left = self.control.window(window).limit - self.billed(window)[0]
-                assert call.ceiling > left
+                soft = LEARNED if result.budget.learned else 1
+                assert call.ceiling // soft > left
 
     def teardown(self):
         if not hasattr(self, "loop"):

@@ -1,0 +1,122 @@
+"""What a call holds in strict and in soft budgets, and what the clamp makes of it."""
+
+import pytest
+
+from pricing.ceiling import Ceiling, ceiling
+from pricing.usage import RequestSize, Usage
+from proxy.admission import clamped_limit, find_bounds
+from proxy.holds import Bounds
+from proxy.learned import REPLIES_MIN, Learned
+from proxy.providers.base import Facts, Route
+from proxy.wire import BudgetEntry
+from tests.factories import a_bound, a_budget, a_price
+
+PRICE = a_price()  # 1,000 and 10,000 nano-USD per token, at most 8,000 out
+BODY_BYTES = 500
+STRICT_NANO = (BODY_BYTES + 2_048) * 1_000 + 8_000 * 10_000
+STRICT, SOFT = a_budget(), a_budget(learned=True)
+SOFT_TOKENS = a_budget(unit="tokens", learned=True)
+COUNT = a_budget(unit="requests")
+
+
+def facts(**size: object) -> Facts:
+    route = Route("chat.completions", "metered", "chat")
+    values = {"body_bytes": BODY_BYTES} | size
+    return Facts(route, "model-1", False, RequestSize(**values), {})
+
+
+def learned(output_tokens: int = 100) -> Learned:
+    """A model whose calls of this size take 300 tokens in."""
+    found = Learned()
+    for _ in range(REPLIES_MIN):
+        usage = Usage(input_tokens=300, output_tokens=output_tokens)
+        found.observe(PRICE.key, RequestSize(body_bytes=BODY_BYTES), usage)
+    return found
+
+
+def test_every_budget_holds_its_own() -> None:
+    bounds = find_bounds(facts(), PRICE, (STRICT, SOFT), learned())
+    soft_nano = 600 * 1_000 + 200 * 10_000
+    assert bounds.needed(STRICT) == STRICT_NANO
+    assert bounds.needed(SOFT) == pytest.approx(soft_nano, rel=0.01)
+    assert bounds.needed(SOFT_TOKENS) == pytest.approx(800, rel=0.01)
+    assert bounds.needed(COUNT) == 1
+
+
+@pytest.mark.parametrize(
+    ("budgets", "size", "said"),
+    [
+        ((STRICT,), {}, False),
+        ((), {}, False),
+        ((STRICT, a_budget(unit="requests", learned=True)), {}, False),
+        ((SOFT,), {"windowed": True}, False),
+        ((SOFT,), {}, True),
+        ((STRICT, SOFT), {}, True),
+    ],
+)
+def test_learned_where_a_soft_budget_asks(
+    budgets: tuple[BudgetEntry, ...], size: dict[str, object], said: bool
+) -> None:
+    bounds = find_bounds(facts(**size), PRICE, budgets, learned())
+    assert (bounds.learned is not None) == said
+    assert find_bounds(facts(**size), PRICE, budgets, Learned()).learned is None
+
+
+@pytest.mark.parametrize(
+    ("budgets", "nano"),
+    [
+        ((STRICT,), 900),
+        ((SOFT,), 90),
+        ((SOFT, SOFT_TOKENS, COUNT), 90),
+        ((SOFT, STRICT), 900),
+    ],
+)
+def test_the_row_names_the_most_that_is_held(budgets: tuple[BudgetEntry, ...], nano: int) -> None:
+    assert a_bound(900, 9, (90, 1)).whole(budgets).nano == nano
+    assert a_bound(900, 9).whole(budgets).nano == 900
+
+
+def clamp(
+    budget: BudgetEntry, bounds: Bounds, free: int, output_limit: int | None = None
+) -> int | None:
+    return clamped_limit(facts(output_limit=output_limit), PRICE, budget, free, bounds.of(budget))
+
+
+def test_a_soft_budget_clamps_what_it_holds_not_the_ceiling() -> None:
+    bounds = find_bounds(facts(), PRICE, (STRICT, SOFT), learned(1_000))  # 21 of 83 million
+    free = 8 * 25_000_000
+    assert clamp(STRICT, bounds, free) == (25_000_000 - 2_548_000) // 10_000
+    assert clamp(SOFT, bounds, free) is None
+    assert clamp(SOFT, bounds, 8 * 15_000_000) == (15_000_000 - 2_548_000) // 10_000
+
+
+def test_a_clamp_that_would_not_make_the_hold_smaller_is_left_out() -> None:
+    bounds = find_bounds(facts(), PRICE, (SOFT,), learned(500))
+    assert bounds.of(SOFT).usage.output_tokens == 1_000
+    assert clamp(SOFT, bounds, 1) is None  # not below 1,024
+    assert clamp(STRICT, bounds, 1) == 1_024
+
+
+@pytest.mark.parametrize(
+    ("output_limit", "free", "clamped"),
+    [
+        (None, 8 * STRICT_NANO, None),
+        (None, 8 * STRICT_NANO - 8, 7_999),
+        (None, 0, 1_024),
+        (4_000, 42_548_000, None),
+        (4_000, 42_547_999, 3_999),
+        (4_000, 0, 1_024),
+        (1_000, 0, None),
+        (-5, 0, None),
+    ],
+)
+def test_strict_clamps(output_limit: int | None, free: int, clamped: int | None) -> None:
+    bound = ceiling(facts(output_limit=output_limit).size, PRICE)
+    assert clamp(STRICT, Bounds(bound), free, output_limit) == clamped
+
+
+def test_tokens_clamp_by_tokens() -> None:
+    bound = Ceiling(10**9, 10_000, Usage(input_tokens=2_000, output_tokens=8_000))
+    tokens = a_budget(unit="tokens")
+    assert clamp(tokens, Bounds(bound), 8 * 5_000) == 3_000
+    assert clamp(COUNT, Bounds(bound), 0) is None
