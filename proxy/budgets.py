@@ -13,7 +13,7 @@ from db.journal_records import Hold, Settle, Window
 from proxy.holds import Bounds, HeldCall, HoldJournal, HoldResult
 from proxy.line import CallLater, Line
 from proxy.scopes import BudgetIndex, Principal
-from proxy.slices import UNITS, Slice, WindowClock
+from proxy.slices import Slice, WindowClock
 from proxy.windows import current_window
 from proxy.wire import BudgetEntry, Message, Settings, Slices, Snapshot, Status
 
