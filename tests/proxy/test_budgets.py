@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
 from db.journal_records import Hold, Settle
 from proxy.holds import HoldResult
@@ -764,3 +765,19 @@ def test_an_impossible_budget_is_an_error_and_changes_nothing():
     with pytest.raises(ValueError, match="team/acme"):
         bench.worker.apply(a_snapshot(a_budget(scope="team/acme")))
     assert bench.worker.for_call(CALLER, "openai", "gpt-5") == bench.budgets
+
+
+async def test_a_limit_just_raised_is_not_spent_because_control_has_not_said_so_yet():
+    budget = a_budget(limit=100, period="total")
+    bench = Bench(budget)
+    bench.grant(100, limit=100)
+    bench.begin("a", 100)
+    assert await kind(bench, "a") == "held"
+    bench.settle("a", 100)
+    bench.begin("b", 50)
+    assert await kind(bench, "b") == "spent"
+    bench.worker.apply(a_snapshot(replace(budget, limit=200)))
+    bench.begin("c", 50)
+    assert await bench.result("c") is None
+    bench.grant(150, limit=200)
+    assert await kind(bench, "c") == "held"

@@ -388,6 +388,42 @@ async def test_a_lowered_limit_recalls_what_is_not_held():
     desk.check()
 
 
+async def test_what_comes_back_under_a_lowered_limit_is_not_granted_again():
+    desk = Desk(w=800)
+    worker = desk.worker()
+    worker.want(b"a", (W, 300))
+    await desk.leases.step()
+    worker.hold(100)
+    desk.ledger.accounts[W].limit = 150
+    desk.leases.set_limits({1: 150})
+    worker.give_back()
+    worker.report()
+    worker.want(b"b", (W, 100))
+    assert desk.leases.grant()  # it waits: what was free before is above the limit now
+    assert worker.free() == 0
+    await desk.leases.step()
+    assert worker.free() == 0
+    desk.check()
+
+
+async def test_calls_of_one_worker_do_not_reserve_against_each_other():
+    """The worker's first call asked again, after a later one: it lacks less, and gets it."""
+    desk = Desk(w=100)
+    worker = desk.worker()
+    worker.want(b"z", (W, 100))
+    await desk.leases.step()
+    worker.hold(100)
+    worker.want(b"later", (W, 60))
+    worker.want(b"first", (W, 30))
+    await desk.leases.step()
+    worker.settle(50, 10)
+    worker.give_back()
+    worker.report()
+    await desk.leases.step()
+    assert worker.free() >= 30
+    desk.check()
+
+
 async def test_a_raised_limit_lets_those_who_wait_go_on():
     desk = Desk(w=100)
     worker = desk.worker()
