@@ -164,7 +164,7 @@ def call_line(call: Call, duration_ns: int) -> dict[str, object]:
         "provider": provider.name if provider is not None else "",
         "route": route.name if route is not None else "",
         "key": call.key_name,
-        "status": call.status,
+        "status": call.status if call.refusal is None else call.refusal.status,
         "duration_ms": duration_ns // 1_000_000,
     }
     principal, facts = call.principal, call.facts

@@ -233,7 +233,7 @@ class World(RuleBasedStateMachine):
 
     def settle_down(self):
         """Everybody gets their turn; finished calls make room for those that wait."""
-        for _ in range(200):
+        for _ in range(2000):
             for worker in WORKERS:
                 self.deliver_to_control(worker, 10**6)
             for worker in WORKERS:
