@@ -23,7 +23,7 @@ MODEL = "gpt-4o-mini"
 INPUT_NANO, OUTPUT_NANO = 150, 600  # per token: 0.15 and 0.60 USD per million
 MAX_TOKENS = 400
 SLOW_S = (0.05, 0.4)  # how long a slow reply takes
-PAUSE_S = 0.02  # of a client that found nobody
+PAUSE_S = 0.2  # of a client that found nobody
 KINDS = ("json", "json", "slow_json", "stream", "stream", "slow_stream")
 Usage = tuple[int, int]  # input, output
 
@@ -191,7 +191,7 @@ class Load:
 
     async def _run(self) -> None:
         limits = httpx.Limits(max_connections=self._clients)
-        async with httpx.AsyncClient(timeout=20, limits=limits, trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=20, limits=limits, verify=False) as client:
             await asyncio.gather(*(self._client(client) for _ in range(self._clients)))
 
     async def _client(self, client: httpx.AsyncClient) -> None:
@@ -221,8 +221,8 @@ class Load:
 
 
 def post(serving: Serving, number: int, key: str = KEY) -> httpx.Response:
-    body = request_body(number, stream=False)
-    return httpx.post(serving.url + ROUTE, json=body, headers=headers(number, key), timeout=20)
+    url, body, own = serving.url + ROUTE, request_body(number, stream=False), headers(number, key)
+    return httpx.post(url, json=body, headers=own, timeout=20, verify=False)
 
 
 class OpenCall(threading.Thread):
@@ -239,7 +239,10 @@ class OpenCall(threading.Thread):
     def run(self) -> None:
         body, own = request_body(self._number, stream=self._stream), headers(self._number)
         try:
-            with httpx.stream("POST", self._url, json=body, headers=own, timeout=30) as reply:
+            with (
+                httpx.Client(timeout=30, verify=False) as client,
+                client.stream("POST", self._url, json=body, headers=own) as reply,
+            ):
                 self.status = reply.status_code
                 for piece in reply.iter_raw():
                     self.data += piece

@@ -18,11 +18,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
-
-import httpx
 
 from tests.source_code import ROOT
 
@@ -266,8 +265,10 @@ class Serving:
 
     def status(self, path: str) -> int:
         """HTTP status of a GET on the data port; 0: no answer."""
-        with contextlib.suppress(httpx.TransportError):
-            return httpx.get(self.url + path, timeout=5).status_code
+        connection = HTTPConnection("127.0.0.1", self.config["server"]["port"], timeout=5)
+        with contextlib.closing(connection), contextlib.suppress(OSError, HTTPException):
+            connection.request("GET", path)
+            return connection.getresponse().status
         return 0
 
     @property
