@@ -57,6 +57,17 @@ def test_every_metric_is_documented() -> None:
     assert not {name for name in names if not re.search(rf"\b{name}(_total)?\b", text)}
 
 
+def test_every_variable_of_the_tests_is_documented() -> None:
+    found = {
+        name
+        for path in (ROOT / "tests").rglob("*.py")
+        for name in re.findall(r"environ\.get\(\"([A-Z_]+)\"", path.read_text())
+    }
+    assert {"HYPOTHESIS_PROFILE", "TOLLKEEPER_CORPUS"} <= found
+    text = read("docs/testing.md")
+    assert not {name for name in found if name not in text}
+
+
 @functools.cache
 def project() -> dict[str, object]:
     data: dict[str, object] = tomllib.loads(read("pyproject.toml"))["project"]

@@ -161,6 +161,15 @@ def test_scripts_are_short_and_strict() -> None:
         assert os.access(script, os.X_OK), script.name
 
 
+def test_live_tests_run_only_when_asked_for() -> None:
+    assert '-m "not live"' in read("scripts/test")
+    assert "TOLLKEEPER_LIVE" in read("tests/live/test_live.py")
+    runners = [*(ROOT / "scripts").iterdir(), ROOT / "Makefile", ROOT / ".ci/run"]
+    asking = [path for path in runners if "TOLLKEEPER_LIVE" in path.read_text()]
+    assert asking == [ROOT / "scripts/live"]
+    assert not re.search(r"\blive\b", read(".ci/run"))
+
+
 def test_make_targets_are_the_scripts() -> None:
     match = re.search(r"^TARGETS = (.+)$", read("Makefile"), re.MULTILINE)
     assert match
