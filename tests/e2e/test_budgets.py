@@ -394,7 +394,7 @@ def test_waiting_for_a_call_in_flight(stage: Stage) -> None:
 def two_in_flight(stage: Stage) -> None:
     gateway = stage.app.app.gateway
     assert gateway is not None
-    eventually(lambda: len([c for c in list(gateway.in_flight) if c.ceiling is not None]) == 2)
+    eventually(lambda: len([c for c in list(gateway.in_flight) if c.facts is not None]) == 2)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
