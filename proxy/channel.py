@@ -118,7 +118,7 @@ class LocalChannel(Channel):
 
 
 class SocketChannel(asyncio.Protocol, Channel):
-    """One end of a Unix socket."""
+    """One end of a socket pair."""
 
     def __init__(self) -> None:
         self.heard = 0  # how often something came

@@ -1,7 +1,7 @@
 """The messages between the planes (protocol section 4), and what carries them.
 
 Money is sent as totals, not increments, so a repeated message does no harm. A channel is
-ordered. Both ends take it as a parameter: a Unix socket in production, a pair of queues when
+ordered. Both ends take it as a parameter: a socket pair in production, a pair of queues when
 both planes run in one process, a simulated one in the simulation.
 """
 
