@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from db.errors import DatabaseUnusable
+from db.errors import DatabaseUnusable, reason
 
 BUSY_TIMEOUT_S = 10
 CONNECT_TIMEOUT_S = 10
@@ -62,8 +62,7 @@ async def ping(engine: AsyncEngine) -> None:
         async with reader(engine).connect() as connection:
             await connection.exec_driver_sql("SELECT 1")
     except (SQLAlchemyError, sqlite3.Error, OSError) as exc:
-        reason = str(getattr(exc, "orig", None) or exc).strip().splitlines() or [repr(exc)]
-        raise DatabaseUnusable(f"database {_shown(engine.url)}: {reason[0]}") from exc
+        raise DatabaseUnusable(f"database {_shown(engine.url)}: {reason(exc)}") from exc
 
 
 def _parse(url: str) -> URL:

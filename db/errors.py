@@ -10,6 +10,12 @@ DatabaseError
 from collections.abc import Sequence
 
 
+def reason(error: BaseException) -> str:
+    """The database's own words in one line, without the statement."""
+    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    return lines[0] if lines else repr(error)
+
+
 class DatabaseError(Exception):
     """Base of all the errors below."""
 

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db.engine import open_engine, open_sqlite_writer
+from db.errors import reason
 from db.ledger_types import OutcomeUnknown
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ def _run(connection: Connection, work: Work[T]) -> T:
     try:
         transaction.commit()
     except Exception as exc:
-        raise OutcomeUnknown(f"commit failed: {exc}") from exc
+        raise OutcomeUnknown(f"commit failed: {reason(exc)}") from exc
     return result
 
 

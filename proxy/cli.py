@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import click
 
+from db.errors import reason
 from proxy import __version__
 from proxy.config import Config, ConfigError
 
@@ -120,7 +121,7 @@ def _failure(exc: Exception) -> Failure:
     if _is_known(exc):
         return Failure(" ".join(str(exc).split()))
     if _is_a(exc, "sqlalchemy.exc", "OperationalError"):  # its own text goes on with the statement
-        return Failure(f"database: {getattr(exc, 'orig', exc)}")
+        return Failure(f"database: {reason(exc)}")
     if isinstance(exc, OSError) and exc.strerror:
         where = f"{exc.filename}: " if exc.filename else ""
         return Failure(f"{where}{exc.strerror}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
+from db.errors import reason
 from proxy import __version__
 from proxy.config import Config, ConfigError
 from proxy.config_loader import load
@@ -155,6 +156,6 @@ async def _reload(control: "Control", path: Path | None) -> None:
         for problem in exc.problems:
             log.error("not reloaded: %s", problem)
     except Exception as exc:
-        log.error("not reloaded: %s", exc)
+        log.error("not reloaded: %s", reason(exc))
     else:
         log.info("reloaded")

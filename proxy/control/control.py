@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from db.catalog import read_revision
 from db.dead_letters import DeadLetters
+from db.errors import reason
 from db.journal import JournalError
 from db.ledger_types import JournalState, LedgerError
 from db.transactions import is_retryable
@@ -40,6 +41,7 @@ SLOW_TURN_S = 1.0  # a turn that takes longer is an outage to those who wait for
 OUTAGE_WAIT_S_MAX = 2.0
 STOP_SLACK_S = 5.0  # beyond `drain_s`, for workers that do not go
 FINAL_TURNS = 50
+FINAL_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +160,6 @@ class Control:
                 await asyncio.wait_for(self._all_gone.wait(), drain_s)
         self._stopping = True
         self._wake.set()
-        if self._loop_task is not None:
-            await self._loop_task
         for session in list(self._sessions):
             session.close()
         await self._finish(self.parts)
@@ -169,14 +169,18 @@ class Control:
     async def _finish(self, parts: Parts) -> None:
         """Whatever cannot be done now is done by the next control's recovery."""
         try:
-            for _ in range(FINAL_TURNS):
-                await self.flush()
-                if not self._joining and not parts.writer.journals:
-                    break
-            if not await parts.ledger.close_epoch(parts.epoch_id):
-                await parts.leases.give_back()
+            async with asyncio.timeout(FINAL_S):
+                if self._loop_task is not None:
+                    await self._loop_task
+                for _ in range(FINAL_TURNS):
+                    await self.flush()
+                    if not self._joining and not parts.writer.journals:
+                        break
+                if not await parts.ledger.close_epoch(parts.epoch_id):
+                    await parts.leases.give_back()
         except Exception as exc:
-            log.warning("could not commit everything before stopping: %s", exc)
+            why = "no answer" if isinstance(exc, TimeoutError) else reason(exc)
+            log.warning("could not commit everything before stopping: %s", why)
 
     # --- turns
 
@@ -224,8 +228,8 @@ class Control:
         """An outage of whatever kind: go on, keep trying, and tell whoever waits."""
         self._failures += 1
         if self._failures == 1:
-            reason = getattr(exc, "orig", None) or exc  # the driver's words, not the statement
-            log.error("the ledger is out of reach: %s", reason, exc_info=not is_retryable(exc))
+            trace = not is_retryable(exc)
+            log.error("the ledger is out of reach: %s", reason(exc), exc_info=trace)
         for session in self._joining:
             self._send_snapshot(session)
             session.send(Slices([], [], [], outage=True))

@@ -16,7 +16,7 @@ from tests.load import OpenCall, Provider, cost_of, nano, number_of, post
 from tests.processes import Serving, wait_for
 
 IMPATIENT = {"db.engine.BUSY_TIMEOUT_S": 0.2}  # else SQLite itself waits for the lock, ten seconds
-DISK_BYTES = 512 * 1024
+JOURNAL_DISK_BYTES, DATABASE_DISK_BYTES = 512 * 1024, 8 * 2**20
 CALLS_UNTIL_FULL = 600
 
 
@@ -111,15 +111,33 @@ def test_a_worker_that_starts_in_an_outage(tmp_path: Path, provider: Provider) -
         check_books(serving, provider)
 
 
-# --- the journal's disk --------------------------------------------------------------------
+@pytest.mark.slow
+def test_an_end_in_an_outage_waits_for_nobody(tmp_path: Path, provider: Provider) -> None:
+    """What is not committed is in the journal: the next start finds it."""
+    patience = {"proxy.control.control.FINAL_S": 0.5, **IMPATIENT}
+    with Serving(tmp_path, provider.url, constants=patience) as serving:
+        assert post(serving, 1).status_code == 200
+        serving.wait_rows(1)
+        with locked(tmp_path / "ledger.db"):
+            assert post(serving, 2).status_code == 200
+            assert serving.stop(timeout_s=8) == 0  # `drain_s` is 10
+            assert len(serving.rows()) == 1
+        assert serving.seen("could not commit everything before stopping")
+        serving.start()
+        check_books(serving, provider)
+        serving.wait_event("is closed: what it did not spend is free")
+
+
+# --- full disks ----------------------------------------------------------------------------
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     """A small file system of its own."""
     mount = tmp_path / "disk"
     mount.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(mount)]
+    size = getattr(request, "param", JOURNAL_DISK_BYTES)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(mount)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
@@ -190,3 +208,23 @@ def test_a_worker_that_starts_on_a_full_disk(
         wait_for("a worker", lambda: serving.status("/readyz") == 200, 20)
         assert post(serving, 2).status_code == 200
         check_books(serving, provider)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("disk", [DATABASE_DISK_BYTES], indirect=True)
+def test_a_full_disk_under_the_database(disk: Path, tmp_path: Path, provider: Provider) -> None:
+    url = {"url": f"sqlite+aiosqlite:///{disk / 'ledger.db'}"}
+    (tmp_path / "ledger.db").symlink_to(disk / "ledger.db")
+    with Serving(tmp_path, provider.url, database=url) as serving:
+        assert post(serving, 1).status_code == 200
+        serving.wait_rows(1)
+        serving.query("PRAGMA wal_checkpoint(TRUNCATE)")  # else there is room in it for a while
+        ballast = fill(disk)
+        numbers = iter(range(2, CALLS_UNTIL_FULL))
+        while not serving.seen("out of reach: .*disk is full"):
+            assert post(serving, next(numbers)).status_code == 200
+        assert post(serving, next(numbers)).status_code == 200
+        ballast.unlink()
+        serving.wait_event("the ledger is back")
+        check_books(serving, provider)
+    assert serving.exit_code == 0
