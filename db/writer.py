@@ -225,14 +225,20 @@ class Writer:
             raise failures[0]
 
     async def _commit_together(self, journals: list[_Journal]) -> None:
-        batches = [journal.pending for journal in journals if journal.pending is not None]
+        """Raises OutcomeUnknown when it is known by now that nothing was committed."""
+        open_ = [(journal, journal.pending) for journal in journals if journal.pending is not None]
+        batches = [batch for _, batch in open_]
+        unknown: OutcomeUnknown | None = None
         try:
             results = await self._ledger.drain(batches)
-        except OutcomeUnknown:
+        except OutcomeUnknown as exc:
+            unknown = exc
             results = [await self._learn(batch) for batch in batches]
-        for journal, result in zip(journals, results, strict=True):
+        for (journal, _), result in zip(open_, results, strict=True):
             if result.moved is None or self._passed(journal, result):
                 await self._done(journal, result)
+        if unknown is not None and any(journal.pending for journal, _ in open_):
+            raise unknown
 
     async def _learn(self, batch: Batch) -> Drained:
         """Whether a commit of unknown outcome took place: read under the row's lock (R4)."""

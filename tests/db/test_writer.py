@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from db.dead_letters import FILE_NAME, DeadLetters
 from db.journal import JournalReader, JournalWriter, list_journals, lock_journal
-from db.ledger_types import JournalState
+from db.ledger_types import JournalState, OutcomeUnknown
 from db.models import CostAnalytics, JournalOffset, Lease, UsageCost, Window
 from db.writer import ATTEMPTS, DatabaseRestored, Writer
 from tests.db.bank import Bank
@@ -195,10 +195,17 @@ async def test_death_of_control_between_any_two_steps(host, death, at):
     assert await host.bank.leases() == {host.epoch_id: (LEASED, 10 + 6 * 4)}
 
 
-async def test_an_outage_is_raised_after_a_few_attempts_and_nothing_is_lost(host):
+@pytest.mark.parametrize(
+    ("faults", "error"),
+    [
+        (("refused",), OperationalError),
+        (("undone", "ok"), OutcomeUnknown),  # a full disk: COMMIT fails, and then it is looked up
+    ],
+)
+async def test_an_outage_is_raised_after_a_few_attempts_and_nothing_is_lost(host, faults, error):
     hold = host.call()
-    host.bank.transactions.script = iter(["refused"] * ATTEMPTS)
-    with pytest.raises(OperationalError):
+    host.bank.transactions.script = iter(faults * ATTEMPTS)
+    with pytest.raises(error):
         await host.writer.flush()
     assert host.writer.counters.retries == ATTEMPTS
     later = host.call()
