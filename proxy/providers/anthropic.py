@@ -220,9 +220,7 @@ class MessageReader:
         self._model = self._id = self._error = ""
 
     def needs(self, block: bytes) -> int:
-        if b'"usage"' in block and _search_usage(block):
-            return PARSE
-        if b'"error"' in block and _search_error(block):
+        if _search_usage(block) or _search_error(block):
             return PARSE
         return SKIP
 

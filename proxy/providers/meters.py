@@ -178,17 +178,15 @@ class EventMeter:
 
     def _scan(self, block: bytes) -> int:
         """Note a block of whole events; return what its reader needed of it."""
-        size = len(block)
-        self._bytes += size
+        self._bytes += len(block)
         if block[0] != COMMENT or b"data:" in block:
             self._last = block
         if self._sampled < SAMPLE_BYTES:
             self._sample.append(block[:SAMPLE_BYTES])
-            self._sampled += size if size < SAMPLE_BYTES else SAMPLE_BYTES
-        reader = self._reader
-        if reader.ends(block):
+            self._sampled += min(len(block), SAMPLE_BYTES)
+        if self._reader.ends(block):
             self.ended = True
-        need = reader.needs(block)
+        need = self._reader.needs(block)
         if need:
             if need == PARSE:
                 self._parse_kept()  # documents are shown in order

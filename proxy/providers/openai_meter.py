@@ -30,9 +30,10 @@ from proxy.sse import event_data
 
 NANO_PER_TICK = 10  # xAI's cost_in_usd_ticks are 1e-10 USD
 
-# Every chunk is searched: for fixed bytes first, which spares nearly all of them the expression.
-_search_usage = re.compile(rb'"usage"\s*:\s*\{\s*"').search
+search_usage = re.compile(rb'"usage"\s*:\s*\{\s*"').search
 _search_error = re.compile(rb'"error"\s*(?:[,}]|:\s*[{"])').search
+_search_terminal = re.compile(rb"response\.(?:completed|incomplete|failed)").search
+_search_item_done = re.compile(rb"response\.output_item\.done").search
 
 _INPUT_DETAILS = (
     *("prompt_tokens_details", "input_tokens_details"),
@@ -68,16 +69,6 @@ _SEARCH_KEYS = frozenset(
 )
 
 STANDARD_TIERS = frozenset(("", "auto", "default", "standard", "on_demand"))
-
-
-def has_usage(block: bytes) -> bool:
-    """Whether a piece of JSON holds a usage object that is not empty."""
-    at = block.find(b'"usage"')
-    return at >= 0 and _search_usage(block, at) is not None
-
-
-def _has_error(block: bytes) -> bool:
-    return b'"error"' in block and _search_error(block) is not None
 
 
 def service_tier(value: object) -> str:
@@ -195,9 +186,11 @@ class ChatReader:
         self._model = self._id = self._tier = self._error = ""
 
     def needs(self, block: bytes) -> int:
-        if _has_error(block):
+        if _search_error(block):
             return PARSE
-        return KEEP if has_usage(block) else SKIP
+        if search_usage(block):
+            return KEEP
+        return SKIP
 
     def ends(self, block: bytes) -> bool:
         return b"[DONE]" in block and event_data(block)[-1:] == [b"[DONE]"]
@@ -268,18 +261,14 @@ class ResponsesReader:
         self._items: dict[str, dict[str, object]] = {}
 
     def needs(self, block: bytes) -> int:
-        if has_usage(block) or _has_error(block) or b"response.output_item.done" in block:
+        if search_usage(block) or _search_error(block) or _search_item_done(block):
             return PARSE
         return SKIP
 
     def ends(self, block: bytes) -> bool:
-        if not (
-            b"response.completed" in block
-            or b"response.incomplete" in block
-            or b"response.failed" in block
-        ):
-            return False
-        return any(as_dict(decode(data)).get("type") in _TERMINAL for data in event_data(block))
+        return _search_terminal(block) is not None and any(
+            as_dict(decode(data)).get("type") in _TERMINAL for data in event_data(block)
+        )
 
     def document(self, document: dict[str, object]) -> None:
         kind = as_text(document.get("type"))

@@ -4,7 +4,7 @@ import re
 
 from proxy.providers.fields import as_dict
 from proxy.providers.meters import SKIP, EventMeter, decode
-from proxy.providers.openai_meter import ChatReader, has_usage
+from proxy.providers.openai_meter import ChatReader, search_usage
 from proxy.sse import EVENT_ENDS, event_data, first_event_end, last_event_end
 
 HELD_BYTES_MAX = 2**16  # a usage chunk is far smaller
@@ -27,7 +27,7 @@ class UsageChunkFilter:
 
     def feed(self, data: bytes) -> bytes:
         if not self._passing and not self._held and data.endswith(EVENT_ENDS):
-            return self._without_usage_chunk(data) if has_usage(data) else data
+            return self._without_usage_chunk(data) if search_usage(data) else data
         passed = b""
         if self._passing:
             joined = self._edge + data
@@ -44,7 +44,7 @@ class UsageChunkFilter:
         end = last_event_end(data)
         block, rest = data[:end], data[end:]
         self._held = b""
-        if block and has_usage(block):
+        if block and search_usage(block):
             block = self._without_usage_chunk(block)
         if not rest:
             return block
@@ -69,7 +69,7 @@ class UsageChunkFilter:
 
 
 def _is_usage_chunk(event: bytes) -> bool:
-    if not has_usage(event) or _search_filled_choices(event):
+    if not search_usage(event) or _search_filled_choices(event):
         return False
     documents = event_data(event)
     if len(documents) != 1:
