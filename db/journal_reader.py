@@ -75,6 +75,7 @@ class JournalReader:
         self.truncated = False  # something is missing: the journal's lease must not be freed
         self.sealed = False
         self.exhausted = False  # sealed, and read to the end
+        self.caught_up = False  # the last `read` stopped where the journal ends, for now
         self._directory = Path(directory)
         self._on_damage = on_damage
         self._committed = (segment, offset)
@@ -95,6 +96,7 @@ class JournalReader:
     def read(self, max_bytes: int = 2**20) -> list[Entry]:
         """The next records, about `max_bytes` of them; empty: nothing more at the moment."""
         entries: list[Entry] = []
+        self.caught_up = False
         while (max_bytes > 0 or not entries) and not self.exhausted:
             successor = self._successor()  # looked for first: nothing is appended once it is there
             data = os.pread(self._fd, max(max_bytes, 2**16), self._start + len(self._buffer))
@@ -107,6 +109,7 @@ class JournalReader:
             else:
                 if self.sealed:
                     self._end()
+                self.caught_up = True
                 break
         return entries
 

@@ -138,13 +138,13 @@ class Writer:
 
     async def flush(self, *, rounds: int = ROUNDS_MAX) -> bool:
         """Commit what can be read now, one batch per journal and round, telling `on_flush` of
-        each. True: there may be more. Raises what the database keeps raising after a few
+        each. True: there is more. Raises what the database keeps raising after a few
         attempts; what was not committed stays pending. Raises DatabaseRestored."""
         for _ in range(rounds):
             if not self._read():
                 return False
             await self._commit()
-        return True
+        return any(j.pending or not j.reader.caught_up for j in self._journals.values())
 
     async def sync(self) -> None:
         """Put on disk all there is of the journals: before money leaves the host (rule 6)."""

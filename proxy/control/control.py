@@ -242,7 +242,7 @@ class Control:
         if self._is_due("flush", self.config.journal.flush_interval_ms / 1000):
             parts.recovery.seal()
             parts.leases.interval()
-            if await parts.writer.flush(rounds=1):  # there may be more: go on at once
+            if await parts.writer.flush(rounds=1):  # there is more: go on at once
                 self._due["flush"] = 0.0
                 self._wake.set()
         await parts.leases.step()
