@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from db.journal_records import Hold
 from pricing.ceiling import SERVER_TOOL_PASSES, Ceiling, ceiling, output_limit_for
@@ -11,7 +12,7 @@ from pricing.price import Price
 from proxy.budgets import Budgets
 from proxy.call import Call
 from proxy.errors import Refusal
-from proxy.holds import Bounds, HoldResult
+from proxy.holds import Bounds, HeldCall, HoldResult
 from proxy.learned import Learned
 from proxy.providers.base import Facts
 from proxy.wire import BudgetEntry
@@ -19,50 +20,92 @@ from proxy.wire import BudgetEntry
 CLAMP_MIN_REASONING = 4096  # below it reasoning models return nothing but thoughts
 
 
+class Terms(NamedTuple):
+    """What a model costs a caller, and the budgets that pay: the same for call after call."""
+
+    price: Price
+    applicable: tuple[BudgetEntry, ...]
+    caps: tuple[BudgetEntry, ...]  # those of them that are caps per request
+    soft: bool  # some of them hold what has been learned
+    passes: int  # held for a server-side tool without a bound of its own
+
+    @classmethod
+    def of(cls, price: Price, applicable: tuple[BudgetEntry, ...]) -> "Terms":
+        return cls(
+            price,
+            applicable,
+            tuple(budget for budget in applicable if budget.period == "request"),
+            any(budget.learned and budget.unit != "requests" for budget in applicable),
+            max((b.server_tool_passes for b in applicable), default=SERVER_TOOL_PASSES),
+        )
+
+
 async def admit(call: Call, budgets: Budgets, learned: Learned, now_s: float) -> None:
     """Hold what the call may need in every budget it belongs to, or refuse it."""
-    assert call.facts is not None
-    assert call.principal is not None
-    assert call.provider is not None
-    applicable = budgets.for_call(call.principal, call.provider.name, call.facts.model)
-    assert call.price is not None
-    facts, price = call.facts, call.price
-    bounds = find_bounds(facts, price, applicable, learned)
-    limit = find_clamp(facts, price, applicable, budgets, bounds, now_s)
-    if limit is not None:
-        call.clamped = facts.size.output_limit = limit
-        bounds = find_bounds(facts, price, applicable, learned)
-    call.bounds = bounds
+    terms = find_terms(call, budgets)
+    bounds, plan = find_plan(call, terms, budgets, learned, now_s)
     check_cost_cap(call, bounds.ceiling)
-    capped = budgets.request_cap(applicable, bounds)
-    if capped is not None:
-        needed = bounds.needed(capped)
-        raise spent_refusal(capped, spent=0, held=0, needed=needed, resets_at_s=None)
-    call.hold = bounds.whole(applicable)
-    record = hold_record(call, call.hold)
-    result = await budgets.hold(record, applicable, bounds, now_s)
+    cap = exceeded_cap(terms.caps, bounds) if terms.caps else None
+    if cap is not None:
+        needed = bounds.needed(cap)
+        raise spent_refusal(cap, spent=0, held=0, needed=needed, resets_at_s=None)
+    if plan is None:
+        raise refusal(HoldResult("outage"))
+    assert call.hold is not None
+    result = await budgets.hold(hold_record(call, call.hold), plan, now_s)
     if result.held is None:
         raise refusal(result)
     call.held = result.held
 
 
-def find_bounds(
-    facts: Facts, price: Price, applicable: Sequence[BudgetEntry], learned: Learned
-) -> Bounds:
+def find_terms(call: Call, budgets: Budgets) -> Terms:
+    """Price and budgets of the call's model. Raises Refusal `model_not_priced`."""
+    arrival, facts = call.arrival, call.facts
+    assert arrival is not None
+    assert facts is not None
+    terms = arrival.terms(facts.model)
+    if terms is None:
+        provider, model = arrival.provider, facts.model
+        price = call.state.prices.quote(provider.prices, model)
+        applicable = budgets.for_call(arrival.principal, provider.name, model)
+        terms = Terms.of(price, applicable)
+        arrival.keep(model, terms)
+    call.price = terms.price
+    return terms
+
+
+def find_plan(
+    call: Call, terms: Terms, budgets: Budgets, learned: Learned, now_s: float
+) -> tuple[Bounds, HeldCall | None]:
+    """What the call may need, in all and in each window, after clamping. Sets `bounds`, `hold`
+    and `clamped`. Raises Refusal `model_not_priced`."""
+    facts, applicable = call.facts, terms.applicable
+    assert facts is not None
+    bounds = find_bounds(facts, terms, learned)
+    hold = bounds.whole(applicable)
+    plan = budgets.plan(call.call_id, hold.nano, applicable, bounds, now_s)
+    crowded = plan is None or plan.is_crowded(whole=facts.size.output_limit is not None)
+    if crowded or terms.caps:
+        limit = find_clamp(facts, terms.price, applicable, budgets, bounds, now_s)
+        if limit is not None:
+            call.clamped = facts.size.output_limit = limit
+            bounds = find_bounds(facts, terms, learned)
+            hold = bounds.whole(applicable)
+            plan = budgets.plan(call.call_id, hold.nano, applicable, bounds, now_s)
+    call.bounds, call.hold = bounds, hold
+    return bounds, plan
+
+
+def find_bounds(facts: Facts, terms: Terms, learned: Learned) -> Bounds:
     """The ceiling, and what soft budgets hold instead. Raises Refusal `model_not_priced`."""
-    bound = find_ceiling(facts, price, applicable)
-    if any(budget.learned and budget.unit != "requests" for budget in applicable):
-        return Bounds(bound, learned.hold(facts.size, price, bound))
-    return Bounds(bound)
+    bound = find_ceiling(facts, terms)
+    return Bounds(bound, learned.hold(facts.size, terms.price, bound) if terms.soft else None)
 
 
-def find_ceiling(facts: Facts, price: Price, applicable: Sequence[BudgetEntry]) -> Ceiling:
+def find_ceiling(facts: Facts, terms: Terms) -> Ceiling:
     """The most the call can cost. Raises Refusal `model_not_priced` when nothing bounds it."""
-    size, passes = facts.size, SERVER_TOOL_PASSES
-    if size.tool_windows:
-        passes = max((b.server_tool_passes for b in applicable), default=passes)
     try:
-        return ceiling(size, price, server_tool_passes=passes)
+        return ceiling(facts.size, terms.price, server_tool_passes=terms.passes)
     except MissingMaximum as exc:
         raise Refusal("model_not_priced", str(exc)) from exc
 
@@ -127,14 +170,22 @@ def check_cost_cap(call: Call, bound: Ceiling) -> None:
         )
 
 
+def exceeded_cap(caps: tuple[BudgetEntry, ...], bounds: Bounds) -> BudgetEntry | None:
+    """The first cap per request that a call may exceed."""
+    for entry in caps:
+        if bounds.needed(entry) > entry.limit:
+            return entry
+    return None
+
+
 def hold_record(call: Call, bound: Ceiling) -> Hold:
     """The journal's record of the admission; the budgets fill in windows and amounts."""
-    principal, facts, own = call.principal, call.facts, call.own
-    assert principal is not None
+    arrival, facts, own = call.arrival, call.facts, call.own
+    assert arrival is not None
     assert facts is not None
     assert own is not None
-    assert call.provider is not None
     assert call.price is not None
+    principal = arrival.principal
     key = principal.key
     return Hold(
         call_id=call.call_id,
@@ -145,7 +196,7 @@ def hold_record(call: Call, bound: Ceiling) -> Hold:
         team_id=key.team_id,
         project_id=principal.project_id,
         user=principal.user,
-        provider=call.provider.name,
+        provider=arrival.provider.name,
         model=facts.model,
         route=facts.route.name,
         stream=facts.stream,

@@ -69,15 +69,6 @@ class Budgets:
         """Every budget a call is charged to, caps per request included."""
         return self._index.match(principal, provider, model)
 
-    def request_cap(
-        self, applicable: tuple[BudgetEntry, ...], bounds: Bounds
-    ) -> BudgetEntry | None:
-        """The first cap per request that a call may exceed."""
-        for entry in applicable:
-            if entry.period == "request" and bounds.needed(entry) > entry.limit:
-                return entry
-        return None
-
     def free(self, budget: BudgetEntry, now_s: float) -> int:
         """Units that could be held in a budget's current window, as last known."""
         clock = self._clocks.get(budget.id)
@@ -90,21 +81,49 @@ class Budgets:
 
     # --- hold and settle
 
-    async def hold(
+    def plan(
         self,
-        record: Hold,
+        call_id: bytes,
+        ceiling_nano: int,
         applicable: tuple[BudgetEntry, ...],
         bounds: Bounds,
         now_s: float,
+    ) -> HeldCall | None:
+        """Fix windows and amounts, once, by the clock at admission. None: the clock went back to
+        a window whose accounts are closed here. `ceiling_nano` is what the row names as hold."""
+        ceiling, learned = bounds
+        strict = soft = (ceiling.nano, ceiling.tokens, 1)
+        if learned is not None:
+            soft = (learned.nano, learned.tokens, 1)
+        call = HeldCall(call_id, ceiling_nano)
+        for entry in applicable:
+            clock = self._clocks.get(entry.id)
+            if clock is None:
+                continue
+            slice_ = clock.slice
+            if slice_ is None or not clock.starts_at <= now_s < clock.ends_at:
+                slice_ = self._current(clock, now_s)
+                if slice_ is None:
+                    return None
+            amount = (soft if entry.learned else strict)[clock.unit]
+            call.needs.append((slice_, amount, entry, clock.unit))
+            call.amounts.append((slice_.window, amount))
+        return call
+
+    async def hold(
+        self,
+        record: Hold,
+        call: HeldCall,
+        now_s: float,
         client_gone: "asyncio.Future[None] | None" = None,
     ) -> HoldResult:
-        """Set a call's money aside and append its record, whose amounts are filled in here.
+        """Set aside what was planned and append the call's record, whose amounts are filled in
+        here.
 
         Waits for money up to the least `hold_wait_ms` of the budgets in the way. May be
         cancelled. Raises JournalBroken.
         """
-        call = self._plan(record, applicable, bounds, now_s)
-        if call is None or self._gone:
+        if self._gone:
             return HoldResult("outage")
         if call.fits():
             call.take()
@@ -176,34 +195,6 @@ class Budgets:
         """Nothing is admitted any more; what is held is settled as ever (protocol section 6)."""
         self._gone = True
         self._line.end_all(HoldResult("outage"))
-
-    def _plan(
-        self,
-        record: Hold,
-        applicable: tuple[BudgetEntry, ...],
-        bounds: Bounds,
-        now_s: float,
-    ) -> HeldCall | None:
-        """Fix windows and amounts, once, by the clock at admission. None: the clock went back to
-        a window whose accounts are closed here."""
-        ceiling, learned = bounds
-        strict = soft = (ceiling.nano, ceiling.tokens, 1)
-        if learned is not None:
-            soft = (learned.nano, learned.tokens, 1)
-        call = HeldCall(record.call_id, record.ceiling_nano)
-        for entry in applicable:
-            clock = self._clocks.get(entry.id)
-            if clock is None:
-                continue
-            slice_ = clock.slice
-            if slice_ is None or not clock.starts_at <= now_s < clock.ends_at:
-                slice_ = self._current(clock, now_s)
-                if slice_ is None:
-                    return None
-            amount = (soft if entry.learned else strict)[clock.unit]
-            call.needs.append((slice_, amount, entry, clock.unit))
-            call.amounts.append((slice_.window, amount))
-        return call
 
     def _admit(self, call: HeldCall, record: Hold) -> HoldResult:
         """Append the hold of money that is taken, before anything goes upstream (rule 1)."""

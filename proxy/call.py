@@ -13,9 +13,11 @@ import time
 from pricing.calculator import Ceiling
 from pricing.price import Price
 from proxy import ids
+from proxy.arrival import Arrival
 from proxy.auth import credentials, without_key
 from proxy.client import AsgiClient
 from proxy.errors import Refusal
+from proxy.forward import ReplyHead
 from proxy.holds import Bounds, HeldCall
 from proxy.outcome import Outcome
 from proxy.principal import OwnHeaders, own_headers
@@ -32,6 +34,7 @@ class Call:
     """Everything known of one call, filled in along the path."""
 
     __slots__ = (
+        "arrival",
         "at_ms",
         "began_ns",
         "body",
@@ -39,6 +42,7 @@ class Call:
         "call_id",
         "clamped",
         "client",
+        "cost_usd",
         "credential",
         "cut_by",
         "dialect",
@@ -50,6 +54,7 @@ class Call:
         "head",
         "held",
         "hold",
+        "hold_usd",
         "key_name",
         "meter",
         "outcome",
@@ -60,6 +65,7 @@ class Call:
         "provider",
         "query",
         "refusal",
+        "reply",
         "request_id",
         "route",
         "state",
@@ -67,7 +73,14 @@ class Call:
         "task",
     )
 
-    def __init__(self, client: AsgiClient, state: State, call_id: bytes, at_ms: int) -> None:
+    def __init__(
+        self,
+        client: AsgiClient,
+        state: State,
+        call_id: bytes,
+        at_ms: int,
+        arrival: Arrival | None = None,
+    ) -> None:
         # identity
         self.client = client
         self.state = state
@@ -77,16 +90,21 @@ class Call:
         self.began_ns = time.perf_counter_ns()
         self.task: asyncio.Task[None] | None = None
         # what is asked, and by whom
-        self.provider: Provider | None = None
-        self.head = RequestHead(client.headers)
-        self.dialect: Dialect = guessed_dialect(self.head)
-        self.route: Route | None = None
-        self.path = client.raw_path
-        self.query = client.query
-        self.credential = b""
-        self.key_name = ""
-        self.principal: Principal | None = None
-        self.own: OwnHeaders | None = None
+        self.arrival = arrival  # None: its head has yet to be read
+        self.head: RequestHead
+        self.provider: Provider | None
+        self.dialect: Dialect
+        self.route: Route | None
+        self.path: bytes
+        self.query: bytes
+        self.credential: bytes
+        self.key_name: str
+        self.principal: Principal | None
+        self.own: OwnHeaders | None
+        if arrival is None:
+            self._arrive(client)
+        else:
+            self._recall(arrival)
         self.facts: Facts | None = None
         self.body = b""
         # money
@@ -96,8 +114,10 @@ class Call:
         self.clamped: int | None = None
         self.held: HeldCall | None = None
         self.outcome: Outcome | None = None
+        self.hold_usd = self.cost_usd = ""  # for people: headers and the log line
         # the reply
         self.exchange: Exchange | None = None
+        self.reply: ReplyHead | None = None
         self.meter: Meter | None = None
         self.status = 0  # the provider's status; 0: none came
         self.forwarded_ns = 0
@@ -105,6 +125,22 @@ class Call:
         self.error = ""
         self.refusal: Refusal | None = None  # what we answered ourselves
         self.cut_by: Refusal | None = None  # why we ended the reply ourselves
+
+    def _arrive(self, client: AsgiClient) -> None:
+        """A head not seen before on this connection."""
+        self.head = RequestHead(client.headers)
+        self.dialect = guessed_dialect(self.head)
+        self.provider = self.route = self.principal = self.own = None
+        self.path, self.query = client.raw_path, client.query
+        self.credential, self.key_name = b"", ""
+
+    def _recall(self, arrival: Arrival) -> None:
+        """The head of the call before."""
+        self.head, self.dialect = arrival.head, arrival.dialect
+        self.provider, self.route = arrival.provider, arrival.route
+        self.principal, self.own = arrival.principal, arrival.own
+        self.path, self.query = arrival.path, arrival.query
+        self.credential, self.key_name = arrival.credential, arrival.key_name
 
     @property
     def start_line(self) -> bytes:
@@ -190,20 +226,12 @@ def check_metered(call: Call) -> None:
 
 async def read_request(call: Call, body_bytes_max: int) -> None:
     """The body, whole, and the facts in it."""
-    assert call.route is not None
-    assert call.principal is not None
+    arrival = call.arrival
+    assert arrival is not None
     call.body = await call.client.body(body_bytes_max)
-    path = call.path.decode("ascii", "replace")
-    facts = call.dialect.facts(call.route, path, call.query, call.body)
+    facts = call.dialect.facts(arrival.route, arrival.path_text, call.query, call.body)
     call.facts = facts
-    if not call.principal.allows_model(facts.model):
+    if not arrival.principal.allows_model(facts.model):
         raise Refusal(
             "model_not_allowed", f"The key '{call.key_name}' may not use '{facts.model}'."
         )
-
-
-def find_price(call: Call) -> None:
-    """The price the call is held with."""
-    assert call.provider is not None
-    assert call.facts is not None
-    call.price = call.state.prices.quote(call.provider.prices, call.facts.model)

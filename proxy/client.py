@@ -7,10 +7,13 @@ writes to the transport without ASGI messages.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from proxy.errors import Refusal
+
+if TYPE_CHECKING:
+    from proxy.arrival import Arrival
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -30,6 +33,7 @@ class AsgiClient:
         "_receive",
         "_send",
         "_watcher",
+        "arrival",
         "gone",
         "headers",
         "method",
@@ -47,6 +51,7 @@ class AsgiClient:
         self.headers: Headers = scope["headers"]
         self.started = False  # the status line is out: an error can only cut the stream now
         self.gone = False
+        self.arrival: Arrival | None = None  # of the call before with the same head
         self._receive = receive
         self._send = send
         self._watcher: asyncio.Task[None] | None = None

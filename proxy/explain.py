@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pricing.ceiling import Ceiling
 from pricing.money import nano_ceil_from_atto
 from pricing.price import Price
-from proxy.admission import clamped_limit, find_ceiling
+from proxy.admission import Terms, clamped_limit, find_ceiling
 from proxy.providers.base import Facts
 from proxy.wire import BudgetEntry
 
@@ -42,8 +42,8 @@ def explain(facts: Facts, price: Price, standings: Sequence[Standing]) -> Verdic
 
     `facts` is changed where the output is clamped.
     """
-    entries = [standing.entry for standing in standings]
-    bound = find_ceiling(facts, price, entries)
+    terms = Terms.of(price, tuple(standing.entry for standing in standings))
+    bound = find_ceiling(facts, terms)
     limits = [
         limit
         for standing in standings
@@ -54,7 +54,7 @@ def explain(facts: Facts, price: Price, standings: Sequence[Standing]) -> Verdic
     clamped_to = min(limits, default=None)
     if clamped_to is not None:
         facts.size.output_limit = clamped_to
-        bound = find_ceiling(facts, price, entries)
+        bound = find_ceiling(facts, terms)
     for standing in sorted(standings, key=lambda standing: not standing.capped):
         if needs(standing.entry, bound) > standing.limit - standing.spent:
             return Verdict("refused", standing, clamped_to, bound)

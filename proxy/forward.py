@@ -9,6 +9,8 @@ it, stays as the client sent it.
 from proxy.client import Headers
 from proxy.request_head import HOP_BY_HOP, RequestHead
 
+_NOTED = HOP_BY_HOP | {b"content-length", b"content-type", b"content-encoding"}
+
 
 def request_head(
     start: bytes, host: bytes, head: RequestHead, credential: bytes, framing: bytes
@@ -39,7 +41,31 @@ def own_framing(head: RequestHead) -> bytes:
 def reply_headers(headers: Headers, *, keep_length: bool) -> Headers:
     """The provider's headers as the client gets them; framing is the server's own business."""
     return [
-        (name, value)
-        for name, value in headers
-        if name not in HOP_BY_HOP and (keep_length or name != b"content-length")
+        header
+        for header in headers
+        if header[0] not in HOP_BY_HOP and (keep_length or header[0] != b"content-length")
     ]
+
+
+class ReplyHead:
+    """The head of a provider's answer, read once: what goes on, and what tells how to read it."""
+
+    __slots__ = ("content_encoding", "content_type", "headers", "length")
+
+    def __init__(self, headers: Headers) -> None:
+        self.headers: Headers = []  # those that go on, but for a length
+        self.length: bytes | None = None
+        self.content_type = self.content_encoding = b""
+        noted, passed = _NOTED, self.headers
+        for header in headers:
+            name = header[0]
+            if name not in noted:
+                passed.append(header)
+            elif name == b"content-length":
+                self.length = header[1]
+            elif name not in HOP_BY_HOP:
+                passed.append(header)
+                if name == b"content-type":
+                    self.content_type = self.content_type or header[1]
+                else:
+                    self.content_encoding = self.content_encoding or header[1]

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from db.journal_files import JournalError
 from proxy.admission import admit
+from proxy.arrival import Arrival
 from proxy.budgets import Budgets
-from proxy.call import Call, authenticate, check_metered, find_price, find_route, read_request
+from proxy.call import Call, authenticate, check_metered, find_route, read_request
 from proxy.client import AsgiClient, ClientGoneError, Receive, Scope, Send
 from proxy.errors import Refusal
 from proxy.ids import CallIds
@@ -107,14 +108,18 @@ class Gateway:
         """One request, from its head to its row."""
         state = self.state
         assert state is not None, "requests are served once the first snapshot has come"
-        at_ms = int(self._now_s() * 1000)
-        call = Call(client, state, self._ids.new(at_ms), at_ms)
+        now_s = self._now_s()
+        at_ms = int(now_s * 1000)
+        arrival = client.arrival
+        if arrival is not None and not arrival.holds(state, now_s):
+            arrival = None
+        call = Call(client, state, self._ids.new(at_ms), at_ms, arrival)
         call.task = asyncio.current_task()
         self.in_flight.add(call)
         self._telemetry.metrics.in_flight = len(self.in_flight)
         self._idle.clear()
         try:
-            await self._run(call)
+            await self._run(call, now_s)
         except Refusal as refusal:
             await self._refuse(call, refusal)
         except UpstreamError as exc:
@@ -128,20 +133,21 @@ class Gateway:
         finally:
             self._end(call)
 
-    async def _run(self, call: Call) -> None:
+    async def _run(self, call: Call, now_s: float) -> None:
         """The path of one call."""
         self._check_open(call)
-        find_route(call)
-        authenticate(call, self._now_s())
-        check_metered(call)
-        assert call.route is not None
         settings = call.state.settings
-        if call.route.kind != "metered":
-            await pass_through(call, self._pool, settings.max_body_bytes)
-            return
+        if call.arrival is None:
+            find_route(call)
+            authenticate(call, now_s)
+            check_metered(call)
+            assert call.route is not None
+            if call.route.kind != "metered":
+                await pass_through(call, self._pool, settings.max_body_bytes)
+                return
+            call.arrival = call.client.arrival = Arrival(call)
         await read_request(call, settings.max_body_bytes)
         call.client.watch(lambda: self._hung_up(call))
-        find_price(call)
         await admit(call, self._budgets, self._learned, self._now_s())
         exchange = await forward(call, self._pool)
         await relay(call, exchange, self.settle)

@@ -78,6 +78,20 @@ class HeldCall:
                     least = free
         return least
 
+    def is_crowded(self, *, whole: bool) -> bool:
+        """Whether some budget's clamp may have to lower this: it takes more than its share of
+        what is free, or (`whole`: the request has a limit of its own) more than that."""
+        for slice_, amount, entry, _ in self.needs:
+            if entry.clamp:
+                room = slice_.room  # as `Slice.available`
+                if room is None:
+                    free = entry.limit
+                else:
+                    free = slice_.free + room.free if room.free > 0 else slice_.free
+                if amount > (free if whole else int(free * entry.clamp_share)):
+                    return True
+        return False
+
     def fits(self) -> bool:
         """Whether all windows have the money at once and nobody waits for it."""
         for slice_, amount, _, _ in self.needs:

@@ -12,7 +12,7 @@ from pricing.money import usd_from_nano
 from proxy.call import Call
 from proxy.client import Headers
 from proxy.decoding import Decoder, decoder
-from proxy.forward import reply_headers, request_head
+from proxy.forward import ReplyHead
 from proxy.providers.base import Meter
 from proxy.upstream import Exchange, Pool
 
@@ -23,52 +23,40 @@ Feed = Callable[[bytes], bytes]  # reply bytes in; bytes for the client out
 
 async def forward(call: Call, pool: Pool) -> Exchange:
     """Send the request; the head of the answer is there when this returns."""
-    provider, facts = call.provider, call.facts
-    assert provider is not None
+    arrival, facts, own = call.arrival, call.facts, call.own
+    assert arrival is not None
     assert facts is not None
-    inject = injects_usage(call)
-    body = call.dialect.edit(facts, call.body, clamp=call.clamped, inject_usage=inject)
-    head = request_head(
-        call.start_line,
-        provider.origin.host_header,
-        call.head,
-        call.credential,
-        b"content-length: %d" % len(body),
-    )
+    assert own is not None
+    # Whether a streamed chat completion is asked for its usage on the client's behalf.
+    inject = facts.stream and arrival.provider.inject_usage and own.include_usage
+    body = call.body
+    if inject or call.clamped is not None:
+        body = arrival.dialect.edit(facts, body, clamp=call.clamped, inject_usage=inject)
+    head = b"%bcontent-length: %d\r\n\r\n" % (arrival.upstream_head, len(body))
     exchange = call.exchange = pool.exchange()
     call.forwarded_ns = time.perf_counter_ns()
-    await pool.send(exchange, provider.origin, head, body)
+    await pool.send(exchange, arrival.provider.origin, head, body)
     call.status = exchange.status
     call.first_byte_ns = time.perf_counter_ns()
-    call.meter = call.dialect.meter(
+    reply = call.reply = ReplyHead(exchange.headers)
+    call.meter = arrival.dialect.meter(
         facts,
         status=exchange.status,
-        content_type=_header(exchange.headers, b"content-type").decode("latin-1"),
+        content_type=reply.content_type.decode("latin-1"),
         inject_usage=inject,
     )
     return exchange
 
 
-def injects_usage(call: Call) -> bool:
-    """Whether a streamed chat completion is asked for its usage on the client's behalf."""
-    assert call.provider is not None
-    assert call.own is not None
-    return call.provider.inject_usage and call.own.include_usage
-
-
-def _header(headers: Headers, wanted: bytes) -> bytes:
-    for name, value in headers:
-        if name == wanted:
-            return value
-    return b""
-
-
 async def relay(call: Call, exchange: Exchange, settle: Settle) -> None:
     """Pass the reply on while the meter reads a copy."""
-    assert call.facts is not None
-    assert call.meter is not None
-    feed = _metered(call.meter, decoder(_header(exchange.headers, b"content-encoding")))
-    if call.facts.stream and exchange.status < 400:
+    facts, reply, meter = call.facts, call.reply, call.meter
+    assert facts is not None
+    assert reply is not None
+    assert meter is not None
+    encoding = reply.content_encoding
+    feed = _metered(meter, decoder(encoding)) if encoding else meter.feed
+    if facts.stream and exchange.status < 400:
         await _relay_stream(call, exchange, settle, feed, b"")
         return
     data, whole = await _read_small(exchange, feed)
@@ -79,7 +67,7 @@ async def relay(call: Call, exchange: Exchange, settle: Settle) -> None:
 
 
 def _metered(meter: Meter, decode: Decoder | None) -> Feed:
-    """The meter's feed; for an encoded reply the meter reads a decoded copy and edits nothing."""
+    """The feed of an encoded reply: its meter reads a decoded copy and edits nothing."""
     if decode is None:
         return meter.feed
 
@@ -106,15 +94,17 @@ async def _read_small(exchange: Exchange, feed: Feed) -> tuple[bytes, bool]:
 
 
 async def _relay_whole(call: Call, exchange: Exchange, settle: Settle, data: bytes) -> None:
-    assert call.meter is not None
-    data += call.meter.finish()
+    reply, meter = call.reply, call.meter
+    assert reply is not None
+    assert meter is not None
+    data += meter.finish()
     settle(call, ending(exchange))
-    headers = reply_headers(exchange.headers, keep_length=False)
+    headers = reply.headers
     _add_own(call, headers)
-    if call.outcome is not None and call.outcome.usage is not None:
-        headers.append(
-            (b"x-tollkeeper-cost-usd", usd_from_nano(call.outcome.cost.nano).encode("ascii"))
-        )
+    done = call.outcome
+    if done is not None and done.usage is not None:
+        call.cost_usd = usd_from_nano(done.cost.nano)
+        headers.append((b"x-tollkeeper-cost-usd", call.cost_usd.encode("ascii")))
     await call.client.answer(exchange.status, headers, data)
 
 
@@ -122,11 +112,14 @@ async def _relay_stream(
     call: Call, exchange: Exchange, settle: Settle, feed: Feed, metered: bytes
 ) -> None:
     """Relay piece by piece; `metered` was read, and fed to the meter, already."""
-    client, meter, facts = call.client, call.meter, call.facts
+    client, meter, facts, reply = call.client, call.meter, call.facts, call.reply
     assert meter is not None
     assert facts is not None
+    assert reply is not None
+    headers = reply.headers
     # The length would be wrong once a usage chunk is withheld, and no stream needs one.
-    headers = reply_headers(exchange.headers, keep_length=not facts.stream)
+    if reply.length is not None and not facts.stream:
+        headers.append((b"content-length", reply.length))
     _add_own(call, headers)
     await client.start(exchange.status, headers)
     if metered:
@@ -154,11 +147,13 @@ def ending(exchange: Exchange) -> str:
 def _add_own(call: Call, headers: Headers) -> None:
     """Our headers on a provider's reply."""
     headers.append((b"x-tollkeeper-request-id", call.request_id.encode("ascii")))
-    if call.held is not None:
-        hold = usd_from_nano(call.held.ceiling_nano).encode("ascii")
-        headers.append((b"x-tollkeeper-hold-usd", hold))
-        if call.held.remaining_nano is not None:
-            remaining = usd_from_nano(max(call.held.remaining_nano, 0)).encode("ascii")
-            headers.append((b"x-tollkeeper-remaining-usd", remaining))
+    held = call.held
+    if held is not None:
+        call.hold_usd = usd_from_nano(held.ceiling_nano)
+        headers.append((b"x-tollkeeper-hold-usd", call.hold_usd.encode("ascii")))
+        remaining = held.remaining_nano
+        if remaining is not None:
+            left = usd_from_nano(remaining if remaining > 0 else 0)
+            headers.append((b"x-tollkeeper-remaining-usd", left.encode("ascii")))
     if call.clamped is not None:
         headers.append((b"x-tollkeeper-clamped-max-tokens", b"%d" % call.clamped))

@@ -43,6 +43,7 @@ class ServerClient(AsgiClient):
         "complete",
         "disconnected",
         "keep_alive",
+        "length",
         "more_body",
         "version",
     )
@@ -56,6 +57,7 @@ class ServerClient(AsgiClient):
         self.headers = headers
         self.started = False
         self.gone = False
+        self.arrival = None
         # connection
         self.version = "1.1"
         self.keep_alive = True
@@ -64,6 +66,7 @@ class ServerClient(AsgiClient):
         self._transport = connection.transport
         self._on_gone: Callable[[], None] | None = None
         # request body
+        self.length: bytes | None = None  # as announced
         self.more_body = True
         self._expects_continue = False
         self._parts: list[bytes] = []
@@ -107,6 +110,11 @@ class ServerClient(AsgiClient):
             waiter.set_result(None)
 
     # --- request body ---
+
+    def check_length(self, limit: int) -> None:
+        length = self.length
+        if length is not None and (not length.isdigit() or int(length) > limit):
+            self._too_large(limit)
 
     async def body(self, limit: int) -> bytes:
         self.check_length(limit)

@@ -10,6 +10,8 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from proxy.arrival import Arrival
+from proxy.client import Headers
 from proxy.server_client import ServerClient
 
 Handler = Callable[[ServerClient], Awaitable[None]]
@@ -96,6 +98,47 @@ class Connection(HttpToolsProtocol):
         return self.cycle is not None and self.cycle.more_body
 
 
+class LastHead:
+    """The head of the request before: most clients send the same one with every call of a
+    connection, but for the length of the body."""
+
+    __slots__ = (
+        *("_after", "_before", "_count", "_method", "_url"),
+        *("arrival", "length_at", "path", "query"),
+    )
+
+    def __init__(self, client: ServerClient, arrival: Arrival, length_at: int) -> None:
+        path, query = client.raw_path, client.query
+        self._url = path + b"?" + query if query else path
+        self._method = client.method
+        self.path, self.query = path, query
+        self.arrival = arrival
+        self.length_at = length_at
+        self._count = len(client.headers)
+        self._before = client.headers[:length_at]
+        self._after = client.headers[length_at + 1 :]
+
+    @classmethod
+    def of(cls, client: ServerClient) -> "LastHead | None":
+        """None: not one to be repeated."""
+        names = [name for name, _ in client.headers]
+        if client.arrival is None or b"content-length" not in names or b"expect" in names:
+            return None
+        return cls(client, client.arrival, names.index(b"content-length"))
+
+    def is_repeated(self, method: str, url: bytes, headers: Headers) -> bool:
+        """Whether a head differs in nothing but the length of its body."""
+        at = self.length_at
+        return (
+            len(headers) == self._count
+            and headers[at][0] == b"content-length"
+            and url == self._url
+            and method == self._method
+            and headers[:at] == self._before
+            and headers[at + 1 :] == self._after
+        )
+
+
 class DirectConnection(Connection):
     """A connection to the call path: a task per request and nothing else that costs time, no
     scope, no messages, no timer (bench/README.md). Requests are served one after the other."""
@@ -106,6 +149,7 @@ class DirectConnection(Connection):
         super().__init__(*args, **kwargs)
         self._serve = type(self).handler
         self._client: ServerClient | None = None  # whose head came last
+        self._last: LastHead | None = None  # of a request that was metered
         self._waiting: deque[ServerClient] = deque()  # pipelined
         self._serving: ServerClient | None = None
 
@@ -130,7 +174,26 @@ class DirectConnection(Connection):
     def on_headers_complete(self) -> None:
         if not self._head_fits():
             return
-        parser, url = self.parser, self.url
+        parser, headers, last = self.parser, self.headers, self._last
+        method = parser.get_method().decode("ascii")
+        if last is not None and last.is_repeated(method, self.url, headers):
+            client = ServerClient(self, method, last.path, last.query, headers)
+            client.arrival = last.arrival
+            client.length = headers[last.length_at][1]
+        else:
+            client = self._first(method)
+        self._client = client
+        client.version = version = parser.get_http_version()
+        client.keep_alive = version != "1.0" and parser.should_keep_alive()
+        if self._serving is None:
+            self._start(client)
+        else:
+            self.flow.pause_reading()
+            self._waiting.append(client)
+
+    def _first(self, method: str) -> ServerClient:
+        """A request whose head is not that of the request before."""
+        url = self.url
         if url.startswith(b"/") and b"#" not in url:
             path, _, query = url.partition(b"?")
         else:
@@ -138,18 +201,13 @@ class DirectConnection(Connection):
             path, query = parsed.path, parsed.query or b""
         if path is None or not path.isascii():
             raise ValueError("no such path")
-        method = parser.get_method().decode("ascii")
-        client = self._client = ServerClient(self, method, path, query, self.headers)
-        client.version = version = parser.get_http_version()
-        client.keep_alive = version != "1.0" and parser.should_keep_alive()
+        client = ServerClient(self, method, path, query, self.headers)
         for name, value in self.headers:
-            if name == b"expect" and value.lower() == b"100-continue":
+            if name == b"content-length":
+                client.length = value
+            elif name == b"expect" and value.lower() == b"100-continue":
                 client.expect_continue()
-        if self._serving is None:
-            self._start(client)
-        else:
-            self.flow.pause_reading()
-            self._waiting.append(client)
+        return client
 
     def on_body(self, body: bytes) -> None:
         client = self._client
@@ -177,7 +235,11 @@ class DirectConnection(Connection):
                 self.transport.close()
 
     def response_ended(self) -> None:
-        self._serving = None
+        client, self._serving = self._serving, None
+        if client is not None and client.arrival is not None:
+            last = self._last
+            if last is None or last.arrival is not client.arrival:
+                self._last = LastHead.of(client)
         self.server_state.total_requests += 1
         self._active_at = self.loop.time()
         if self.transport.is_closing():

@@ -192,8 +192,8 @@ def _add_outcome(line: dict[str, object], call: Call) -> None:
     usage = done.usage
     line["ending"] = done.ending
     line["usage_source"] = done.usage_source
-    line["cost_usd"] = usd_from_nano(done.cost.nano)
-    line["hold_usd"] = usd_from_nano(held.ceiling_nano)
+    line["cost_usd"] = call.cost_usd or usd_from_nano(done.cost.nano)
+    line["hold_usd"] = call.hold_usd or usd_from_nano(held.ceiling_nano)
     if usage is not None:
         line["input_tokens"] = usage.input_tokens
         line["output_tokens"] = usage.output_tokens

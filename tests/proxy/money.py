@@ -1,5 +1,6 @@
 """Doubles for the two neighbours of a worker's budgets: its journal and its control."""
 
+import asyncio
 import heapq
 import itertools
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 from db.journal_files import JournalFull
 from db.journal_records import Hold, Settle, Window
 from proxy.budgets import Budgets
+from proxy.holds import Bounds, HoldResult
 from proxy.wire import (
     BudgetEntry,
     Message,
@@ -20,6 +22,21 @@ from proxy.wire import (
     Unwant,
     Want,
 )
+
+
+async def hold(
+    budgets: Budgets,
+    record: Hold,
+    applicable: tuple[BudgetEntry, ...],
+    bounds: Bounds,
+    now_s: float,
+    client_gone: "asyncio.Future[None] | None" = None,
+) -> HoldResult:
+    """Plan and hold, as admission does."""
+    plan = budgets.plan(record.call_id, record.ceiling_nano, applicable, bounds, now_s)
+    if plan is None:
+        return HoldResult("outage")
+    return await budgets.hold(record, plan, now_s, client_gone)
 
 
 class ManualClock:

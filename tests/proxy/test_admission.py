@@ -4,7 +4,7 @@ import pytest
 
 from pricing.ceiling import Ceiling, ceiling
 from pricing.usage import RequestSize, Usage
-from proxy.admission import clamped_limit, find_bounds
+from proxy.admission import Terms, clamped_limit, find_bounds
 from proxy.holds import Bounds
 from proxy.learned import REPLIES_MIN, Learned
 from proxy.providers.base import Facts, Route
@@ -35,7 +35,7 @@ def learned(output_tokens: int = 100) -> Learned:
 
 
 def test_every_budget_holds_its_own() -> None:
-    bounds = find_bounds(facts(), PRICE, (STRICT, SOFT), learned())
+    bounds = find_bounds(facts(), Terms.of(PRICE, (STRICT, SOFT)), learned())
     soft_nano = 600 * 1_000 + 200 * 10_000
     assert bounds.needed(STRICT) == STRICT_NANO
     assert bounds.needed(SOFT) == pytest.approx(soft_nano, rel=0.01)
@@ -57,9 +57,9 @@ def test_every_budget_holds_its_own() -> None:
 def test_learned_where_a_soft_budget_asks(
     budgets: tuple[BudgetEntry, ...], size: dict[str, object], said: bool
 ) -> None:
-    bounds = find_bounds(facts(**size), PRICE, budgets, learned())
+    bounds = find_bounds(facts(**size), Terms.of(PRICE, budgets), learned())
     assert (bounds.learned is not None) == said
-    assert find_bounds(facts(**size), PRICE, budgets, Learned()).learned is None
+    assert find_bounds(facts(**size), Terms.of(PRICE, budgets), Learned()).learned is None
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,8 @@ def clamp(
 
 
 def test_a_soft_budget_clamps_what_it_holds_not_the_ceiling() -> None:
-    bounds = find_bounds(facts(), PRICE, (STRICT, SOFT), learned(1_000))  # 21 of 83 million
+    terms = Terms.of(PRICE, (STRICT, SOFT))
+    bounds = find_bounds(facts(), terms, learned(1_000))  # 21 of 83 million
     free = 8 * 25_000_000
     assert clamp(STRICT, bounds, free) == (25_000_000 - 2_548_000) // 10_000
     assert clamp(SOFT, bounds, free) is None
@@ -91,7 +92,7 @@ def test_a_soft_budget_clamps_what_it_holds_not_the_ceiling() -> None:
 
 
 def test_a_clamp_that_would_not_make_the_hold_smaller_is_left_out() -> None:
-    bounds = find_bounds(facts(), PRICE, (SOFT,), learned(500))
+    bounds = find_bounds(facts(), Terms.of(PRICE, (SOFT,)), learned(500))
     assert bounds.of(SOFT).usage.output_tokens == 1_000
     assert clamp(SOFT, bounds, 1) is None  # not below 1,024
     assert clamp(STRICT, bounds, 1) == 1_024

@@ -6,13 +6,14 @@ import pytest
 from msgspec.structs import replace
 
 from db.journal_records import Hold, Settle
+from proxy.admission import Terms, exceeded_cap
 from proxy.holds import HoldResult
 from proxy.line import ANSWER_WAIT_S
 from proxy.scopes import Principal
 from proxy.slices import IDLE_TICKS
 from proxy.wire import Room, Slices, SliceStatus, Status, Unwant, Want
-from tests.factories import a_bound, a_budget, a_call_id, a_hold, a_key, a_settle
-from tests.proxy.money import ListJournal, ManualClock, a_snapshot, a_worker
+from tests.factories import a_bound, a_budget, a_call_id, a_hold, a_key, a_price, a_settle
+from tests.proxy.money import ListJournal, ManualClock, a_snapshot, a_worker, hold
 
 CALLER = Principal(a_key(), "", "", 0)
 WAIT_S = 2.0
@@ -34,7 +35,8 @@ class Bench:
         """Start a call; it is held, refused or waiting once the loop has run."""
         applicable = self.worker.for_call(CALLER, "openai", "gpt-5")
         call_id = name.encode().ljust(16)
-        attempt = self.worker.hold(
+        attempt = hold(
+            self.worker,
             a_hold(call_id, ceiling_nano=amount),
             applicable,
             a_bound(amount, tokens, learned),
@@ -461,7 +463,7 @@ async def test_the_line_is_kept_in_every_window():
     bench.begin("b", 80)
     assert await bench.result("b") is None
     other = bench.worker.for_call(CALLER, "openai", "gpt-4o")
-    c = asyncio.ensure_future(bench.worker.hold(a_hold(), other, a_bound(10), bench.clock.now))
+    c = asyncio.ensure_future(hold(bench.worker, a_hold(), other, a_bound(10), bench.clock.now))
     await bench.run()
     assert not c.done()
     bench.grant(80, window=(key.id, 0))
@@ -727,12 +729,12 @@ def test_caps_per_request():
     usd = a_budget(scope="key/search-prod", limit=500, period="request")
     tokens = a_budget(unit="tokens", limit=1000, period="request", learned=True)
     bench = Bench(usd, tokens, a_budget(limit=1, period="day"))
-    applicable = bench.worker.for_call(CALLER, "openai", "gpt-5")
-    assert bench.worker.request_cap(applicable, a_bound(500, 1000)) is None
-    assert bench.worker.request_cap(applicable, a_bound(501, 1)) is usd
-    assert bench.worker.request_cap(applicable, a_bound(1, 1001)) is tokens
-    assert bench.worker.request_cap(applicable, a_bound(1, 9999, (1, 1000))) is None
-    assert bench.worker.request_cap(applicable, a_bound(501, 1, (1, 1))) is usd
+    caps = Terms.of(a_price(), bench.worker.for_call(CALLER, "openai", "gpt-5")).caps
+    assert exceeded_cap(caps, a_bound(500, 1000)) is None
+    assert exceeded_cap(caps, a_bound(501, 1)) is usd
+    assert exceeded_cap(caps, a_bound(1, 1001)) is tokens
+    assert exceeded_cap(caps, a_bound(1, 9999, (1, 1000))) is None
+    assert exceeded_cap(caps, a_bound(501, 1, (1, 1))) is usd
 
 
 async def test_soft_budgets_hold_what_was_learned_in_the_same_call():

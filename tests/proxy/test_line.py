@@ -23,7 +23,7 @@ from proxy.holds import HoldResult
 from proxy.scopes import Principal
 from proxy.slices import IDLE_TICKS
 from tests.factories import a_bound, a_budget, a_hold, a_key, a_settle
-from tests.proxy.money import FakeControl, ListJournal, ManualClock, a_snapshot, a_worker
+from tests.proxy.money import FakeControl, ListJournal, ManualClock, a_snapshot, a_worker, hold
 
 CALLER = Principal(a_key(), "", "", 0)
 WORKERS = (0, 1)
@@ -90,7 +90,8 @@ class World(RuleBasedStateMachine):
     @rule(worker=workers, ceiling=st.integers(0, 60), model=st.sampled_from(MODELS))
     def begin(self, worker, ceiling, model):
         budgets = self.workers[worker]
-        attempt = budgets.hold(
+        attempt = hold(
+            budgets,
             a_hold(),
             budgets.for_call(CALLER, "openai", model),
             a_bound(ceiling, learned=(ceiling // LEARNED, 1)),

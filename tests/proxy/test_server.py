@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -243,6 +244,66 @@ async def test_a_head_or_body_that_does_not_arrive_is_given_up() -> None:
         connection.sweep(now + connection.body_timeout_s + 1)
         assert connection.transport.is_closing()
         assert await talk.ask(b"") == b""
+
+
+def post(path: str, body: bytes, *headers: str) -> bytes:
+    head = "\r\n".join(
+        [f"POST {path} HTTP/1.1", "host: t", f"Content-Length: {len(body)}", *headers, "", ""]
+    )
+    return head.encode() + body
+
+
+@pytest.mark.parametrize(
+    ("second", "repeated"),
+    [
+        (post("/a", b"12345", "x: 1"), True),
+        (post("/a", b"", "x: 1"), True),
+        (post("/a?q=1", b"12345", "x: 1"), False),
+        (post("/b", b"12345", "x: 1"), False),
+        (post("/a", b"12345", "x: 2"), False),
+        (post("/a", b"12345", "X: 1", "x: 1"), False),
+        (post("/a", b"12345"), False),
+        (post("/a", b"123", "x: 1").replace(b"POST", b"PUT"), False),
+        (b"POST /a HTTP/1.1\r\nContent-Length: 1\r\nhost: t\r\nx: 1\r\n\r\n1", False),
+        (
+            b"POST /a HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\nx: 1\r\n\r\n0\r\n\r\n",
+            False,
+        ),
+    ],
+)
+async def test_a_head_is_repeated_if_nothing_but_the_length_differs(
+    second: bytes, repeated: bool
+) -> None:
+    arrival: Any = object()  # what the call path made of the first head
+    seen = []
+
+    async def handler(client: AsgiClient) -> None:
+        seen.append((client.arrival, client.method, client.raw_path, client.query))
+        client.arrival = client.arrival or arrival
+        await client.answer(200, [], await client.body(100))
+
+    async with serving(handler) as talk:
+        talk.writer.write(post("/a", b"123", "x: 1"))
+        await talk.read_until(b"123")
+        talk.writer.write(second)
+        await talk.read_until(b"\r\n\r\n")
+    assert seen[0][0] is None
+    assert (seen[1][0] is arrival) is repeated
+    assert not repeated or seen[1][1:] == seen[0][1:]
+
+
+async def test_a_repeated_head_has_its_own_length() -> None:
+    async def handler(client: AsgiClient) -> None:
+        client.arrival: Any = client.arrival or object()
+        try:
+            await client.answer(200, [], await client.body(4))
+        except Refusal as refusal:
+            await client.answer(refusal.status, [], b"")
+
+    async with serving(handler) as talk:
+        for body, status in ((b"123", b"200"), (b"1234", b"200"), (b"12345", b"413")):
+            talk.writer.write(post("/a", body))
+            assert status in await talk.read_until(b"\r\n\r\n")
 
 
 async def test_under_plain_asgi() -> None:

@@ -1,0 +1,81 @@
+"""What the head of a request says: where its call goes, whose it is, what is sent upstream.
+
+An SDK sends the same head with every call on a connection, but for the length of the body. A
+connection keeps what its last head said (`server_connection.py`), so that a call on a kept
+connection is routed and authenticated by one comparison of bytes. It holds for one snapshot: a
+revoked key or a changed provider makes a new one.
+"""
+
+from typing import TYPE_CHECKING
+
+from proxy.forward import request_head
+from proxy.providers.base import Route
+from proxy.scopes import Principal
+from proxy.state import Provider, State
+
+if TYPE_CHECKING:
+    from proxy.admission import Terms
+    from proxy.call import Call
+
+TERMS_MAX = 64  # models remembered of one head: clients choose their names
+
+
+class Arrival:
+    """The head of a metered request, routed and authenticated."""
+
+    __slots__ = (
+        "_state",
+        "_terms",
+        "credential",
+        "dialect",
+        "head",
+        "key_name",
+        "own",
+        "path",
+        "path_text",
+        "principal",
+        "provider",
+        "query",
+        "route",
+        "upstream_head",
+    )
+
+    provider: Provider
+    route: Route
+    principal: Principal
+
+    def __init__(self, call: "Call") -> None:
+        assert call.provider is not None
+        assert call.route is not None
+        assert call.principal is not None
+        self._state = call.state
+        self._terms: dict[str, Terms] = {}
+        self.provider = call.provider
+        self.dialect = call.dialect
+        self.route = call.route
+        self.path = call.path
+        self.path_text = call.path.decode("ascii", "replace")
+        self.query = call.query
+        self.head = call.head
+        self.credential = call.credential
+        self.key_name = call.key_name
+        self.principal = call.principal
+        self.own = call.own
+        # Everything but the length of the body, which is another one with each call.
+        start, host = call.start_line, call.provider.origin.host_header
+        self.upstream_head = request_head(start, host, call.head, call.credential, b"")[:-2]
+
+    def holds(self, state: State, now_s: float) -> bool:
+        """Whether it may be used for another call."""
+        expires_at = self.principal.key.expires_at
+        return self._state is state and not (expires_at and now_s >= expires_at)
+
+    def terms(self, model: str) -> "Terms | None":
+        """What was found for a model before."""
+        return self._terms.get(model)
+
+    def keep(self, model: str, terms: "Terms") -> None:
+        """Remember what was found."""
+        if len(self._terms) >= TERMS_MAX:
+            self._terms.clear()
+        self._terms[model] = terms
