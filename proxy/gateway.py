@@ -192,7 +192,7 @@ class Gateway:
             self._telemetry.problem("metering failed", call.request_id, exc)
             done = at_the_hold(ending, call.hold, call.price)
         call.outcome = done
-        if done.usage is not None and done.usage_source == "reported":
+        if call.state.learns and done.usage is not None and done.usage_source == "reported":
             self._learned.observe(call.price.key, call.facts.size, done.usage)
         record = settlement(call, done)
         try:

@@ -10,7 +10,8 @@ from typing import Any
 
 import uvicorn
 
-from proxy.server_connection import Connection, DirectConnection, Handler
+from proxy.server_connection import Connection
+from proxy.server_direct import DirectConnection, Handler
 
 _SWEEP_S = 5.0
 

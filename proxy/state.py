@@ -113,6 +113,7 @@ class State:
         self.revision = snapshot.revision
         self.epoch_id = snapshot.epoch_id
         self.settings = snapshot.settings
+        self.learns = any(budget.learned for budget in snapshot.budgets)
         self.keyring = Keyring(snapshot.keys)
         self.projects: Mapping[tuple[int, str], int] = {
             (p.team_id, p.name): p.id for p in snapshot.projects

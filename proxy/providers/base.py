@@ -35,6 +35,7 @@ class Facts:
     wants_usage_chunk: bool = True  # False: the client did not ask for the extra usage chunk
     provider_options: dict[str, str] = field(default_factory=dict)  # "speed", "inference_geo", ...
     json_array: bool = False  # the stream asked for is a JSON array, not server-sent events
+    searches: bool = False  # every call searches the web, and the reply does not tell
 
 
 @dataclass(slots=True)

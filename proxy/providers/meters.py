@@ -5,6 +5,7 @@ can matter. What is kept per stream is bounded: one incomplete event, the last b
 with usage, and a 16 KB sample from which the output of a cut stream is estimated.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 from msgspec import DecodeError, json
@@ -102,10 +103,13 @@ def is_event_stream(content_type: str, *, expected: bool) -> bool:
 class JsonMeter:
     """A reply that is one JSON document."""
 
-    __slots__ = ("_parts", "_reader", "_size", "_truncated", "ended")
+    __slots__ = ("_parts", "_plain", "_reader", "_size", "_truncated", "ended")
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(
+        self, reader: Reader, plain: Callable[[bytes], Reading | None] | None = None
+    ) -> None:
         self._reader = reader
+        self._plain = plain  # reads the usual document, None of any other
         self._parts: list[bytes] = []
         self._size = 0
         self._truncated = b""  # the first bytes of a body too large to hold
@@ -133,6 +137,8 @@ class JsonMeter:
             reader.fragment(usage, text_after(self._truncated + body, b"model"))
             reader.finished = body.rstrip().endswith((b"}", b"]"))
             return reader.reading()
+        if self._plain is not None and (plain := self._plain(body)) is not None:
+            return plain
         document = decode(body)
         parts: list[dict[str, object]]
         if type(document) is dict:

@@ -16,6 +16,7 @@ from proxy.providers import requests as rq
 from proxy.providers.base import Facts, Meter, Route
 from proxy.providers.meters import EventMeter, JsonMeter, is_event_stream
 from proxy.providers.openai_meter import ChatReader, ResponsesReader
+from proxy.providers.openai_plain import plain_reply, plain_request
 from proxy.providers.usage_chunk import WithholdingMeter
 
 CHAT = Route("chat.completions", "metered", "chat")
@@ -113,6 +114,11 @@ class OpenAI:
     # --- requests ------------------------------------------------------------------------
 
     def facts(self, route: Route, path: str, query: bytes, body: bytes) -> Facts:
+        if route is CHAT and (plain := plain_request(route, body)):
+            traits = model_traits(plain.model)
+            if not (traits.searches or traits.runs_tools):
+                plain.reasoning = traits.reasons
+                return plain
         parsed = rq.parse_body(body)
         model = parsed.get("model")
         if model is None and (match := _model_in_path(path)):
@@ -162,12 +168,9 @@ class OpenAI:
         if facts.route is RESPONSES or facts.route is COMPACT:
             responses = ResponsesReader()
             return EventMeter(responses) if streamed else JsonMeter(responses)
-        searches = facts.route is CHAT and (
-            model_traits(facts.model).searches or "web_search_options" in facts.body
-        )
-        chat = ChatReader(choices=facts.size.choices, searches=searches)
+        chat = ChatReader(choices=facts.size.choices, searches=facts.searches)
         if not streamed:
-            return JsonMeter(chat)
+            return JsonMeter(chat, None if facts.searches else plain_reply)
         if inject_usage and not facts.wants_usage_chunk:
             return WithholdingMeter(chat)
         return EventMeter(chat)
@@ -211,6 +214,7 @@ def _chat_facts(facts: Facts, body: dict[str, object], size: RequestSize) -> Non
     if traits.searches or "web_search_options" in body:
         size.tool_windows = rq.NO_OWN_BOUND
         size.web_searches = size.web_searches or 1
+        facts.searches = True
     elif "plugins" in body or "search_parameters" in body or traits.runs_tools:
         size.tool_windows = rq.NO_OWN_BOUND
         size.web_searches = size.web_searches or rq.WEB_SEARCHES_DEFAULT

@@ -12,7 +12,7 @@ from proxy.client import AsgiClient
 from proxy.errors import Refusal
 from proxy.server import Server
 from proxy.server_client import ServerClient
-from proxy.server_connection import DirectConnection
+from proxy.server_direct import DirectConnection
 
 Handler = Callable[[AsgiClient], Awaitable[None]]
 
@@ -290,6 +290,44 @@ async def test_a_head_is_repeated_if_nothing_but_the_length_differs(
     assert seen[0][0] is None
     assert (seen[1][0] is arrival) is repeated
     assert not repeated or seen[1][1:] == seen[0][1:]
+
+
+async def test_what_a_repeated_head_says_anew_is_kept() -> None:
+    said: list[Any] = [object(), object()]
+    seen = []
+
+    async def handler(client: AsgiClient) -> None:
+        seen.append(client.arrival)
+        client.arrival = said[len(seen) > 1]
+        await client.answer(200, [], b"ok")
+
+    async with serving(handler) as talk:
+        for _ in range(3):
+            talk.writer.write(post("/a", b"123"))
+            await talk.read_until(b"ok")
+    assert seen == [None, *said]
+
+
+async def test_the_body_of_a_repeated_head_comes_in_pieces() -> None:
+    async def handler(client: AsgiClient) -> None:
+        client.arrival: Any = client.arrival or object()
+        body = await client.body(100)
+        await client.answer(200, [], body + b";" + client.method.encode() + client.raw_path)
+
+    first, second, third = post("/a", b"123"), post("/a", b"4567"), get("/b", close=False)
+    async with serving(handler) as talk:
+        talk.writer.write(first)
+        await talk.read_until(b"123;POST/a")
+        for cut in (second[:-4], b"4", b"56", b"7" + third):
+            await asyncio.sleep(0.01)
+            talk.writer.write(cut)
+        await talk.read_until(b"4567;POST/a")
+        await talk.read_until(b";GET/b")
+        talk.writer.write(second[:20])
+        await asyncio.sleep(0.01)
+        talk.writer.write(second[20:] + second + first)
+        for body in (b"4567;POST/a", b"4567;POST/a", b"123;POST/a"):
+            await talk.read_until(body)
 
 
 async def test_a_repeated_head_has_its_own_length() -> None:
