@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from proxy.client import AsgiClient, Headers
+
+if TYPE_CHECKING:
+    from proxy.server_direct import LastHead
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _BODILESS = frozenset([204, 304])
@@ -45,6 +48,8 @@ class ServerClient(AsgiClient):
         "keep_alive",
         "length",
         "more_body",
+        "raw",
+        "repeats",
         "version",
     )
 
@@ -67,6 +72,8 @@ class ServerClient(AsgiClient):
         self._on_gone: Callable[[], None] | None = None
         # request body
         self.length: bytes | None = None  # as announced
+        self.raw = b""  # what began with the head, as it came
+        self.repeats: LastHead | None = None  # the head that it repeats
         self.more_body = True
         self._expects_continue = False
         self._parts: list[bytes] = []

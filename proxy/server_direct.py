@@ -37,8 +37,10 @@ class LastHead(NamedTuple):
     @classmethod
     def of(cls, raw: bytes, client: ServerClient) -> "LastHead | None":
         """`raw` begins with the head of `client`. None: it is not one to be repeated."""
+        if not raw or client.arrival is None or client.length is None:
+            return None
         end, at = raw.find(_HEAD_END), raw.lower().find(_LENGTH)
-        if client.arrival is None or client.length is None or not 0 <= at < end:
+        if not 0 <= at < end or not raw.startswith(client.method.encode() + b" "):
             return None
         start = at + len(_LENGTH)
         while raw[start : start + 1] == b" ":
@@ -90,7 +92,7 @@ class DirectConnection(Connection):
         self._last: LastHead | None = None
         self._missing = 0  # bytes of a body whose head was not parsed
         self._in_message = False  # the parser is
-        self._raw = b""  # the piece that began with the head parsed last; b"": none did
+        self._raw = b""  # the piece that begins with the head being parsed; b"": none does
         self._waiting: deque[ServerClient] = deque()  # pipelined
         self._serving: ServerClient | None = None
 
@@ -108,7 +110,6 @@ class DirectConnection(Connection):
             data = self._take_body(data)
             if not data:
                 return
-        self._raw = b""
         if self._serving is None and not self._in_message:
             last = self._last
             found = last.find(data) if last is not None else None
@@ -126,6 +127,7 @@ class DirectConnection(Connection):
         headers = last.headers_with(length)
         client = self._client = ServerClient(self, last.method, last.path, last.query, headers)
         client.arrival, client.length, client.version = last.arrival, length, last.version
+        client.repeats = last
         self._start(client)
         self._missing = int(length)
         return self._take_body(body)
@@ -168,6 +170,7 @@ class DirectConnection(Connection):
             raise ValueError("no such path")
         method = parser.get_method().decode("ascii")
         client = self._client = ServerClient(self, method, path, query, self.headers)
+        client.raw, self._raw = self._raw, b""  # a pipelined one has none
         client.version = version = parser.get_http_version()
         client.keep_alive = version != "1.0" and parser.should_keep_alive()
         for name, value in self.headers:
@@ -210,12 +213,10 @@ class DirectConnection(Connection):
     def response_ended(self) -> None:
         client, self._serving = self._serving, None
         assert client is not None
-        last, arrival = self._last, client.arrival
-        if self._raw:
-            if arrival is not None:
-                self._last = LastHead.of(self._raw, client)
-            self._raw = b""
-        elif last is not None and arrival is not None and last.arrival is not arrival:
+        last, arrival = client.repeats, client.arrival
+        if last is None:
+            self._last = LastHead.of(client.raw, client)
+        elif arrival is not None and arrival is not last.arrival:
             self._last = last._replace(arrival=arrival)  # a snapshot came in between
         self.server_state.total_requests += 1
         self._active_at = self.loop.time()

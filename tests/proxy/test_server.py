@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from random import Random
 from typing import Any
 
 import pytest
@@ -306,6 +307,31 @@ async def test_what_a_repeated_head_says_anew_is_kept() -> None:
             talk.writer.write(post("/a", b"123"))
             await talk.read_until(b"ok")
     assert seen == [None, *said]
+
+
+async def test_heads_are_not_mixed_up() -> None:
+    """What one head says is never said of another, however heads and bodies arrive."""
+    arrivals: dict[bytes, object] = {}
+
+    async def handler(client: AsgiClient) -> None:
+        body = await client.body(100)
+        meant: Any = arrivals.setdefault(client.raw_path, object())
+        assert client.arrival in (None, meant)
+        client.arrival = meant
+        await client.answer(200, [], client.raw_path + b":" + body)
+
+    random = Random(7)
+    async with serving(handler) as talk:
+        for _ in range(40):
+            paths = [random.choice("ab") for _ in range(random.randint(1, 3))]
+            bodies = [b"x" * random.randint(1, 12) for _ in paths]
+            raw = b"".join(post(f"/{p}", b) for p, b in zip(paths, bodies, strict=True))
+            cuts = sorted(random.sample(range(1, len(raw)), random.randint(0, 3)))
+            for start, stop in zip([0, *cuts], [*cuts, len(raw)], strict=True):
+                talk.writer.write(raw[start:stop])
+                await asyncio.sleep(0.001)
+            for path, body in zip(paths, bodies, strict=True):
+                await talk.read_until(f"/{path}:".encode() + body)
 
 
 async def test_the_body_of_a_repeated_head_comes_in_pieces() -> None:
