@@ -52,7 +52,8 @@ async def admit(call: Call, budgets: Budgets, learned: Learned, now_s: float) ->
     if plan is None:
         raise refusal(HoldResult("outage"))
     assert call.hold is not None
-    result = await budgets.hold(hold_record(call, call.hold), plan, now_s)
+    record = hold_record(call, call.hold)
+    result = budgets.hold_at_once(record, plan) or await budgets.hold(record, plan, now_s)
     if result.held is None:
         raise refusal(result)
     call.held = result.held
@@ -83,9 +84,9 @@ def find_plan(
     assert facts is not None
     bounds = find_bounds(facts, terms, learned)
     hold = bounds.whole(applicable)
-    plan = budgets.plan(call.call_id, hold.nano, applicable, bounds, now_s)
-    crowded = plan is None or plan.is_crowded(whole=facts.size.output_limit is not None)
-    if crowded or terms.caps:
+    whole = facts.size.output_limit is not None
+    plan = budgets.plan(call.call_id, hold.nano, applicable, bounds, now_s, whole=whole)
+    if terms.caps or plan is None or plan.crowded:
         limit = find_clamp(facts, terms.price, applicable, budgets, bounds, now_s)
         if limit is not None:
             call.clamped = facts.size.output_limit = limit

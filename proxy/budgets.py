@@ -77,7 +77,7 @@ class Budgets:
         slice_ = clock.slice
         if slice_ is None or not clock.starts_at <= now_s < clock.ends_at:
             slice_ = self._current(clock, now_s)
-        return budget.limit if slice_ is None else slice_.available(budget)
+        return budget.limit if slice_ is None else slice_.available
 
     # --- hold and settle
 
@@ -88,9 +88,15 @@ class Budgets:
         applicable: tuple[BudgetEntry, ...],
         bounds: Bounds,
         now_s: float,
+        *,
+        whole: bool = True,
     ) -> HeldCall | None:
         """Fix windows and amounts, once, by the clock at admission. None: the clock went back to
-        a window whose accounts are closed here. `ceiling_nano` is what the row names as hold."""
+        a window whose accounts are closed here. `ceiling_nano` is what the row names as hold.
+
+        A clamp may have to lower what takes more than a budget's share of what is available, or
+        (`whole`: the request has a limit of its own) more than that.
+        """
         ceiling, learned = bounds
         strict = soft = (ceiling.nano, ceiling.tokens, 1)
         if learned is not None:
@@ -105,10 +111,27 @@ class Budgets:
                 slice_ = self._current(clock, now_s)
                 if slice_ is None:
                     return None
-            amount = (soft if entry.learned else strict)[clock.unit]
-            call.needs.append((slice_, amount, entry, clock.unit))
+            unit = clock.unit
+            amount = (soft if entry.learned else strict)[unit]
+            free = slice_.free
+            if amount and (free < amount or slice_.queue):
+                call.fits = False
+            if entry.clamp:
+                free += slice_.beyond
+                if amount > (free if whole else int(free * entry.clamp_share)):
+                    call.crowded = True
+            call.needs.append((slice_, amount, entry, unit))
             call.amounts.append((slice_.window, amount))
         return call
+
+    def hold_at_once(self, record: Hold, call: HeldCall) -> HoldResult | None:
+        """`hold` right after `plan`, if it needs no waiting; None if it does."""
+        if self._gone:
+            return HoldResult("outage")
+        if not call.fits:
+            return None
+        call.take()
+        return self._admit(call, record)
 
     async def hold(
         self,
@@ -123,18 +146,16 @@ class Budgets:
         Waits for money up to the least `hold_wait_ms` of the budgets in the way. May be
         cancelled. Raises JournalBroken.
         """
-        if self._gone:
-            return HoldResult("outage")
-        if call.fits():
-            call.take()
-        else:
-            result = self._line.spent(call)
-            if result is None:
-                result = await self._line.wait(call, now_s, client_gone)
-            if result is not None:
-                if result.kind != "outage" or not self._admits_unbacked:
-                    return result
-                call.backed = False
+        result = self.hold_at_once(record, call)
+        if result is not None:
+            return result
+        result = self._line.spent(call)
+        if result is None:
+            result = await self._line.wait(call, now_s, client_gone)
+        if result is not None:
+            if result.kind != "outage" or not self._admits_unbacked:
+                return result
+            call.backed = False
         return self._admit(call, record)
 
     def settle(self, call: HeldCall, record: Settle) -> None:

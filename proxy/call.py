@@ -228,7 +228,8 @@ async def read_request(call: Call, body_bytes_max: int) -> None:
     """The body, whole, and the facts in it."""
     arrival = call.arrival
     assert arrival is not None
-    call.body = await call.client.body(body_bytes_max)
+    body = call.client.body_now(body_bytes_max)
+    call.body = await call.client.body(body_bytes_max) if body is None else body
     facts = call.dialect.facts(arrival.route, arrival.path_text, call.query, call.body)
     call.facts = facts
     if not arrival.principal.allows_model(facts.model):

@@ -65,6 +65,10 @@ class AsgiClient:
 
     # --- request body ---
 
+    def body_now(self, limit: int) -> bytes | None:
+        """`body`, if all of it is here already; else None."""
+        return None
+
     async def body(self, limit: int) -> bytes:
         """The whole request body. Raises Refusal `request_too_large`, ClientGoneError."""
         self.check_length(limit)
@@ -147,6 +151,10 @@ class AsgiClient:
         self.started = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    def answer_now(self, status: int, headers: Headers, body: bytes) -> bool:
+        """`answer`, if nothing has to be waited for; else False, and nothing was done."""
+        return False
 
     def cut(self) -> None:
         """Cut the connection, so that no SDK takes what it has for a complete answer.

@@ -41,12 +41,14 @@ class HeldCall:
     themselves, as `Slice` describes them, and call no `min()`.
     """
 
-    __slots__ = ("amounts", "backed", "call_id", "ceiling_nano", "needs")
+    __slots__ = ("amounts", "backed", "call_id", "ceiling_nano", "crowded", "fits", "needs")
 
     def __init__(self, call_id: bytes, ceiling_nano: int) -> None:
         self.call_id = call_id
         self.ceiling_nano = ceiling_nano  # as in the journal's record of the hold
         self.backed = True  # False: admitted without money (`on_ledger_outage: allow`)
+        self.fits = True  # when planned: all windows have the money, and nobody waits for it
+        self.crowded = False  # when planned: some budget's clamp may have to lower this
         self.amounts: Amounts = []
         self.needs: list[tuple[Slice, int, BudgetEntry, int]] = []  # as `amounts`; the unit last
 
@@ -67,37 +69,12 @@ class HeldCall:
         """What could still be held in the tightest budget in USD, as last known; None: no such
         budget."""
         least: int | None = None
-        for slice_, _, entry, unit in self.needs:
+        for slice_, _, _, unit in self.needs:
             if unit == 0:
-                room = slice_.room  # as `Slice.available`
-                if room is None:
-                    free = entry.limit
-                else:
-                    free = slice_.free + room.free if room.free > 0 else slice_.free
+                free = slice_.free + slice_.beyond
                 if least is None or free < least:
                     least = free
         return least
-
-    def is_crowded(self, *, whole: bool) -> bool:
-        """Whether some budget's clamp may have to lower this: it takes more than its share of
-        what is free, or (`whole`: the request has a limit of its own) more than that."""
-        for slice_, amount, entry, _ in self.needs:
-            if entry.clamp:
-                room = slice_.room  # as `Slice.available`
-                if room is None:
-                    free = entry.limit
-                else:
-                    free = slice_.free + room.free if room.free > 0 else slice_.free
-                if amount > (free if whole else int(free * entry.clamp_share)):
-                    return True
-        return False
-
-    def fits(self) -> bool:
-        """Whether all windows have the money at once and nobody waits for it."""
-        for slice_, amount, _, _ in self.needs:
-            if amount and (slice_.free < amount or slice_.queue):
-                return False
-        return True
 
     def take(self) -> None:
         for slice_, amount, _, _ in self.needs:

@@ -59,11 +59,17 @@ async def relay(call: Call, exchange: Exchange, settle: Settle) -> None:
     if facts.stream and exchange.status < 400:
         await _relay_stream(call, exchange, settle, feed, b"")
         return
-    data, whole = await _read_small(exchange, feed)
-    if whole:
-        await _relay_whole(call, exchange, settle, data)
-    else:
+    data, whole = feed(exchange.read_now()), exchange.complete
+    if not whole:
+        data, whole = await _read_small(exchange, feed, data)
+    if not whole:
         await _relay_stream(call, exchange, settle, feed, data)
+        return
+    data += meter.finish()
+    settle(call, ending(exchange))
+    headers = _whole_headers(call, reply)
+    if not call.client.answer_now(exchange.status, headers, data):
+        await call.client.answer(exchange.status, headers, data)
 
 
 def _metered(meter: Meter, decode: Decoder | None) -> Feed:
@@ -78,12 +84,9 @@ def _metered(meter: Meter, decode: Decoder | None) -> Feed:
     return feed
 
 
-async def _read_small(exchange: Exchange, feed: Feed) -> tuple[bytes, bool]:
+async def _read_small(exchange: Exchange, feed: Feed, first: bytes) -> tuple[bytes, bool]:
     """Read and meter up to SMALL_REPLY_BYTES; (bytes, whether that was all)."""
-    data = feed(await exchange.read())
-    if exchange.complete:
-        return data, True
-    parts, size = [data], len(data)
+    parts, size = [first], len(first)
     while size <= SMALL_REPLY_BYTES:
         data = await exchange.read()
         if not data:
@@ -93,19 +96,15 @@ async def _read_small(exchange: Exchange, feed: Feed) -> tuple[bytes, bool]:
     return b"".join(parts), False
 
 
-async def _relay_whole(call: Call, exchange: Exchange, settle: Settle, data: bytes) -> None:
-    reply, meter = call.reply, call.meter
-    assert reply is not None
-    assert meter is not None
-    data += meter.finish()
-    settle(call, ending(exchange))
+def _whole_headers(call: Call, reply: ReplyHead) -> Headers:
+    """The headers of a reply whose cost is known before it is sent."""
     headers = reply.headers
     _add_own(call, headers)
     done = call.outcome
     if done is not None and done.usage is not None:
         call.cost_usd = usd_from_nano(done.cost.nano)
         headers.append((b"x-tollkeeper-cost-usd", call.cost_usd.encode("ascii")))
-    await call.client.answer(exchange.status, headers, data)
+    return headers
 
 
 async def _relay_stream(

@@ -123,6 +123,13 @@ class ServerClient(AsgiClient):
         if length is not None and (not length.isdigit() or int(length) > limit):
             self._too_large(limit)
 
+    def body_now(self, limit: int) -> bytes | None:
+        self.check_length(limit)
+        if self.more_body or self.disconnected:
+            return None
+        self._check_size(self._unread, limit)
+        return self._take()
+
     async def body(self, limit: int) -> bytes:
         self.check_length(limit)
         while self.more_body or self.disconnected:
@@ -224,12 +231,17 @@ class ServerClient(AsgiClient):
         self._complete()
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
-        self.started = True
         flow = self._connection.flow
         if flow.write_paused and not self.disconnected:
             await flow.drain()
+        self.answer_now(status, headers, body)
+
+    def answer_now(self, status: int, headers: Headers, body: bytes) -> bool:
+        self.started = True
         if self.disconnected:
-            return
+            return True
+        if self._connection.flow.write_paused:
+            return False
         headers.append((b"content-length", b"%d" % len(body)))
         parts = self._head(status, headers)
         parts.append(b"\r\n")
@@ -237,6 +249,7 @@ class ServerClient(AsgiClient):
             parts.append(body)
         self._transport.write(b"".join(parts))
         self._complete()
+        return True
 
     def _complete(self) -> None:
         self.complete = True

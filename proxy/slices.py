@@ -27,6 +27,7 @@ class Slice:
         "_ticks",
         "_used_before",
         "active",
+        "beyond",
         "declared",
         "drained",
         "ends_at",
@@ -56,6 +57,7 @@ class Slice:
         self.held = 0
         self.free = 0
         self.room: Room | None = None
+        self.beyond = 0  # what control could still grant; its limit while that is not known
         self.scarce = False  # as the room says
         self.oldest = b""  # the call that is first in line, wherever it waits; b"": not known
         self.drained = 0  # the part of `used` that is in `room.spent`
@@ -92,6 +94,7 @@ class Slice:
         """`room.spent` holds what control had drained of this worker when it wrote the message:
         the part it names, else at most what had been used by now."""
         self.room, self.scarce, self.oldest = room, room.scarce, room.oldest
+        self.beyond = max(room.free, 0)
         self.watch()
         self.drained = self.used if room.drained < 0 else room.drained
 
@@ -113,14 +116,14 @@ class Slice:
         """Take note of what a snapshot says of this window's budget; None: it is deleted."""
         self.retired = budget is None
         self.declared = 0 if budget is None else budget.limit
+        if self.room is None:
+            self.beyond = self.declared
         self.watch()
 
-    def available(self, budget: BudgetEntry) -> int:
+    @property
+    def available(self) -> int:
         """What could be held: our own, and what control could still grant."""
-        room = self.room
-        if room is None:
-            return budget.limit
-        return self.free + room.free if room.free > 0 else self.free
+        return self.free + self.beyond
 
     def watch(self) -> None:
         """Take note of a change of `queue`, `scarce` or `retired`."""

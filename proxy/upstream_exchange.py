@@ -84,6 +84,17 @@ class Exchange:
 
     # --- what a caller uses -------------------------------------------------------------------
 
+    def read_now(self) -> bytes:
+        """`read` of what is here already; b"" if nothing is."""
+        chunks = self._chunks
+        if not chunks:
+            return b""
+        self._chunks = []
+        self._size = 0
+        if self._paused:
+            self._resume()
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
     async def read(self) -> bytes:
         """The next body bytes as they came, b"" after the last.
 
@@ -91,13 +102,8 @@ class Exchange:
         Cancelling it loses nothing: the next call goes on.
         """
         while True:
-            chunks = self._chunks
-            if chunks:
-                self._chunks = []
-                self._size = 0
-                if self._paused:
-                    self._resume()
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            if self._chunks:
+                return self.read_now()
             if self.complete:
                 return b""
             if self.error is not None:
