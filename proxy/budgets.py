@@ -97,7 +97,7 @@ class Budgets:
         A clamp may have to lower what takes more than a budget's share of what is available, or
         (`whole`: the request has a limit of its own) more than that.
         """
-        ceiling, learned = bounds
+        ceiling, learned = bounds.ceiling, bounds.learned
         strict = soft = (ceiling.nano, ceiling.tokens, 1)
         if learned is not None:
             soft = (learned.nano, learned.tokens, 1)

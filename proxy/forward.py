@@ -9,7 +9,7 @@ it, stays as the client sent it.
 from proxy.client import Headers
 from proxy.request_head import HOP_BY_HOP, RequestHead
 
-_NOTED = HOP_BY_HOP | {b"content-length", b"content-type", b"content-encoding"}
+_FRAMING = HOP_BY_HOP | {b"content-length"}
 
 
 def request_head(
@@ -40,11 +40,8 @@ def own_framing(head: RequestHead) -> bytes:
 
 def reply_headers(headers: Headers, *, keep_length: bool) -> Headers:
     """The provider's headers as the client gets them; framing is the server's own business."""
-    return [
-        header
-        for header in headers
-        if header[0] not in HOP_BY_HOP and (keep_length or header[0] != b"content-length")
-    ]
+    dropped = HOP_BY_HOP if keep_length else _FRAMING
+    return [header for header in headers if header[0] not in dropped]
 
 
 class ReplyHead:
@@ -53,19 +50,9 @@ class ReplyHead:
     __slots__ = ("content_encoding", "content_type", "headers", "length")
 
     def __init__(self, headers: Headers) -> None:
-        self.headers: Headers = []  # those that go on, but for a length
-        self.length: bytes | None = None
-        self.content_type = self.content_encoding = b""
-        noted, passed = _NOTED, self.headers
-        for header in headers:
-            name = header[0]
-            if name not in noted:
-                passed.append(header)
-            elif name == b"content-length":
-                self.length = header[1]
-            elif name not in HOP_BY_HOP:
-                passed.append(header)
-                if name == b"content-type":
-                    self.content_type = self.content_type or header[1]
-                else:
-                    self.content_encoding = self.content_encoding or header[1]
+        # Those that go on, but for a length.
+        self.headers = [header for header in headers if header[0] not in _FRAMING]
+        first = dict(headers[::-1]).get
+        self.length = first(b"content-length")
+        self.content_type = first(b"content-type", b"")
+        self.content_encoding = first(b"content-encoding", b"")

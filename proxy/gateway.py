@@ -49,8 +49,7 @@ class Gateway:
         self._ids = CallIds()
         self._learned = Learned()
         self._closed: Refusal | None = None
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle: asyncio.Event | None = None  # there once somebody waits for it
 
     # --- life of the gateway ---
 
@@ -60,8 +59,11 @@ class Gateway:
 
     async def wait_idle(self, timeout_s: float) -> bool:
         """Wait until no call is in flight; False when that takes longer than `timeout_s`."""
+        self._idle = idle = asyncio.Event()
+        if not self.in_flight:
+            idle.set()
         try:
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
+            await asyncio.wait_for(idle.wait(), timeout_s)
         except TimeoutError:
             return False
         return True
@@ -116,8 +118,6 @@ class Gateway:
         call = Call(client, state, self._ids.new(at_ms), at_ms, arrival)
         call.task = asyncio.current_task()
         self.in_flight.add(call)
-        self._telemetry.metrics.in_flight = len(self.in_flight)
-        self._idle.clear()
         try:
             await self._run(call, now_s)
         except Refusal as refusal:
@@ -287,8 +287,7 @@ class Gateway:
             call.exchange.release()
         call.client.unwatch()
         self.in_flight.discard(call)
-        self._telemetry.metrics.in_flight = len(self.in_flight)
-        if not self.in_flight:
+        if self._idle is not None and not self.in_flight:
             self._idle.set()
         self._telemetry.ended(call)
 

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+from msgspec import Struct
 
 from db.journal_records import Amounts, Hold, Settle
 from pricing.ceiling import Ceiling
@@ -11,7 +13,7 @@ from proxy.windows import FOREVER
 from proxy.wire import BudgetEntry
 
 
-class Bounds(NamedTuple):
+class Bounds(Struct, frozen=True):
     """What a call may need."""
 
     ceiling: Ceiling  # the most it can cost
@@ -108,7 +110,7 @@ class HeldCall:
         return watched
 
 
-class HoldResult(NamedTuple):
+class HoldResult(Struct, frozen=True):
     """How an attempt to hold ended.
 
     held - the money is set aside and the hold journaled; `held` is there, and only then

@@ -1,7 +1,8 @@
 """The charge of every ending (docs/design.md, "Charge rules"): one function decides it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pricing.calculator import Ceiling, Cost, cost
 from pricing.price import Price
@@ -12,8 +13,7 @@ from proxy.providers.base import Facts, Reading
 NOTHING = Cost(0, [])
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(Struct):
     """How a call ended and what it is charged."""
 
     ending: str

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from proxy.server_direct import LastHead
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_STATUS_LINES = {status: line.rstrip() for status, line in STATUS_LINE.items()}
 _BODILESS = frozenset([204, 304])
 
 
@@ -184,22 +185,19 @@ class ServerClient(AsgiClient):
                 if name == b"content-length":
                     self._chunked = False
                     self._room = int(value)
-        parts = self._head(status, headers)
+        lines = self._head(status, headers)
         if self._chunked:
-            parts.append(b"transfer-encoding: chunked\r\n\r\n")
-        else:
-            parts.append(b"\r\n")
-        self._transport.write(b"".join(parts))
+            lines.append(b"transfer-encoding: chunked")
+        self._transport.write(b"\r\n".join(lines) + b"\r\n\r\n")
 
     def _head(self, status: int, headers: Headers) -> list[bytes]:
-        """The head of the response, but for its empty line."""
+        """The lines of the response's head."""
         self._expects_continue = False
-        parts = [STATUS_LINE.get(status) or b"HTTP/1.1 %d \r\n" % status]
-        for name, value in headers:
-            parts += (name, b": ", value, b"\r\n")
+        lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status]
+        lines += [b": ".join(header) for header in headers]
         if not self.keep_alive:
-            parts.append(b"connection: close\r\n")
-        return parts
+            lines.append(b"connection: close")
+        return lines
 
     async def write(self, data: bytes) -> None:
         waiting = self.put(data)
@@ -243,11 +241,11 @@ class ServerClient(AsgiClient):
         if self._connection.flow.write_paused:
             return False
         headers.append((b"content-length", b"%d" % len(body)))
-        parts = self._head(status, headers)
-        parts.append(b"\r\n")
+        lines = self._head(status, headers)
+        lines.append(b"\r\n")
         if self.method != "HEAD" and status not in _BODILESS:
-            parts.append(body)
-        self._transport.write(b"".join(parts))
+            lines[-1] += body
+        self._transport.write(b"\r\n".join(lines))
         self._complete()
         return True
 

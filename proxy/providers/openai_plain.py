@@ -7,7 +7,7 @@ counts) does not fit these structs, and takes the long way through `openai.py` a
 
 from typing import Annotated, Any, Literal
 
-from msgspec import DecodeError, Meta, Struct
+from msgspec import UNSET, DecodeError, Meta, Struct
 from msgspec.json import Decoder
 
 from pricing.usage import RequestSize, Usage
@@ -41,9 +41,9 @@ class _Request(Struct):
     reasoning: None = None
     reasoning_effort: None = None
     tools: None = None
-    web_search_options: None = None
-    plugins: None = None
-    search_parameters: None = None
+    web_search_options: Any = UNSET  # null counts as well, as on the long way
+    plugins: Any = UNSET
+    search_parameters: Any = UNSET
 
 
 _decode_request = Decoder(_Request).decode
@@ -72,6 +72,8 @@ def plain_request(route: Route, body: bytes) -> Facts | None:
     try:
         request = _decode_request(body)
     except (DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if not (request.web_search_options is request.plugins is request.search_parameters is UNSET):
         return None
     size = RequestSize(len(body), service_tier=request.service_tier or "")
     limit, older = request.max_completion_tokens, request.max_tokens

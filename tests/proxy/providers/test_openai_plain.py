@@ -50,6 +50,8 @@ requests = st.fixed_dictionaries(
         "tools": st.sampled_from([None, [], [{"type": "function"}], [{"type": "web_search"}]]),
         "reasoning_effort": st.sampled_from([None, "low"]),
         "web_search_options": st.sampled_from([None, {}]),
+        "plugins": st.sampled_from([None, []]),
+        "search_parameters": st.sampled_from([None, {"mode": "off"}]),
         "temperature": st.floats(0, 2),
     },
 )
