@@ -102,10 +102,10 @@ def text_headers(message: bytes) -> dict[str, str]:
 
 def message(headers: dict[str, str], body: bytes) -> bytes:
     """A message with text headers, checksums included."""
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
     block = b"".join(
-        b"%c%b%c%b%b"
-        % (len(name), name.encode(), _TEXT, len(value).to_bytes(2, "big"), value.encode())
-        for name, value in headers.items()
+        b"%c%b%c%b%b" % (len(name), name, _TEXT, len(value).to_bytes(2, "big"), value)
+        for name, value in pairs
     )
     prelude = _PRELUDE.pack(len(block) + len(body) + _LEAST, len(block))
     front = prelude + crc32(prelude).to_bytes(4, "big") + block + body
