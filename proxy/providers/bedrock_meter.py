@@ -229,8 +229,12 @@ class InvokeReader:
         )
         if fields:
             self._body = converse_usage(fields) or usage_from(fields) or self._body
+        if not self._streamed:  # events count what has been so far; the metrics come last
+            self._count_apart(document)
+
+    def _count_apart(self, document: dict[str, object]) -> None:
         self._count("input", document, "prompt_token_count", "inputTextTokenCount")
-        self._count("output", document, "generation_token_count", "totalOutputTextTokenCount")
+        self._count("output", document, "generation_token_count")
         results = as_list(document.get("results"))
         if results:
             tokens = [as_count(as_dict(result).get("tokenCount")) for result in results]
