@@ -13,13 +13,16 @@ async def pass_through(call: Call, pool: Pool, body_bytes_max: int) -> None:
     client, provider = call.client, call.provider
     assert provider is not None
     client.check_length(body_bytes_max)
-    start, host, framing = call.start_line, provider.origin.host_header, own_framing(call.head)
-    credential, body = call.credential, _body(call, body_bytes_max)
-    if provider.auth is not None:  # a signature is over the whole body
+    start, host = call.start_line, provider.origin.host_header
+    body: bytes | AsyncIterator[bytes]
+    if provider.auth is None:
+        body = _body(call, body_bytes_max)
+        framing, credential = own_framing(call.head), call.credential
+    else:  # a signature is over the whole body
         await provider.auth.ready()
-        body = await client.body(body_bytes_max)
-        framing = b"content-length: %d" % len(body) if framing else b""
-        credential = provider.auth.lines(start, host, call.head, body)
+        body = whole = await client.body(body_bytes_max)
+        framing = b"content-length: %d" % len(whole) if own_framing(call.head) else b""
+        credential = provider.auth.lines(start, host, call.head, whole)
     head = request_head(start, host, call.head, credential, framing)
     exchange = call.exchange = pool.exchange()
     call.forwarded_ns = time.perf_counter_ns()

@@ -90,7 +90,7 @@ def _named_by(path: bytes, providers: frozenset[bytes]) -> bytes | None:
         return b"azure"
     if path.startswith(_ANTHROPIC_PREFIXES):
         return b"anthropic"
-    if path.startswith(_BEDROCK_PREFIX):
+    if path.startswith(_BEDROCK_PREFIX) and b"bedrock" in providers:
         return b"bedrock"
     if path.startswith(_VERTEX_PREFIXES) and b"vertex" in providers:
         return b"vertex"
