@@ -147,6 +147,17 @@ def tollkeeper(started: Running, provider: ReplayServer) -> Iterator[Harness]:
 # --- clients -------------------------------------------------------------------------------
 
 
+OPENED: list[Any] = []
+
+
+@pytest.fixture(autouse=True)
+def closing() -> Iterator[None]:
+    """Clients of boto3 keep their connections until they are closed."""
+    yield
+    while OPENED:
+        OPENED.pop().close()
+
+
 def boto(endpoint: str, key: str, **options: Any) -> Any:
     """boto3 with credentials of its own for Amazon, which sign, and the key in a header."""
     client = boto3.client(
@@ -163,6 +174,7 @@ def boto(endpoint: str, key: str, **options: Any) -> Any:
     def add_key(request: Any, **_: Any) -> None:
         request.headers["x-tollkeeper-key"] = key
 
+    OPENED.append(client)
     client.meta.events.register("before-sign.bedrock-runtime.*", add_key)
     return client
 
