@@ -21,7 +21,7 @@ from proxy.forward import ReplyHead
 from proxy.holds import Bounds, HeldCall
 from proxy.outcome import Outcome
 from proxy.principal import OwnHeaders, own_headers
-from proxy.providers.base import Dialect, Facts, Meter, Route
+from proxy.providers.base import Dialect, Facts, Meter, RefusalDialect, Route
 from proxy.refuse import guessed_dialect
 from proxy.request_head import RequestHead
 from proxy.routing import destination
@@ -161,12 +161,17 @@ class Call:
         return self.exchange is not None and self.exchange.sent
 
     def refusal_status(self, refusal: Refusal) -> int:
-        """The status of a refusal, after `refusal_status` of the key or the provider."""
-        if refusal.code != "budget_exceeded":
-            return refusal.status
-        if self.principal is not None and self.principal.refusal_status:
-            return self.principal.refusal_status
-        return self.provider.refusal_status if self.provider is not None else refusal.status
+        """The status of a refusal, after `refusal_status` of the key or the provider, and what
+        the dialect makes of it."""
+        status = refusal.status
+        if refusal.code == "budget_exceeded":
+            if self.principal is not None and self.principal.refusal_status:
+                status = self.principal.refusal_status
+            elif self.provider is not None:
+                status = self.provider.refusal_status
+        if isinstance(self.dialect, RefusalDialect):
+            status = self.dialect.refusal_status(refusal, status)
+        return status
 
 
 def find_route(call: Call) -> None:
@@ -228,9 +233,14 @@ async def read_request(call: Call, body_bytes_max: int) -> None:
     """The body, whole, and the facts in it."""
     arrival = call.arrival
     assert arrival is not None
+    provider = arrival.provider
+    if provider.auth is not None:
+        await provider.auth.ready()
     body = call.client.body_now(body_bytes_max)
     call.body = await call.client.body(body_bytes_max) if body is None else body
     facts = call.dialect.facts(arrival.route, arrival.path_text, call.query, call.body)
+    if provider.headers is not None:
+        provider.headers.request_headers(facts, call.head.lines)
     call.facts = facts
     if not arrival.principal.allows_model(facts.model):
         raise Refusal(

@@ -157,6 +157,10 @@ def _provider(name: str, provider: Provider) -> Finding:
 def _key_of(provider: Provider) -> str:
     if provider.api_key == "client":
         return "the caller's own key (Tollkeeper's in x-tollkeeper-key)"
+    if provider.aws.region and not provider.api_key:
+        return f"requests signed for {provider.aws.region}"
+    if provider.google.location and not provider.api_key:
+        return "Google Cloud access tokens"
     return "key set" if provider.api_key else "no key sent"
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import BinaryIO, NamedTuple
+from urllib.parse import quote
 
 import click
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -28,6 +29,7 @@ from proxy.explain import Standing, Verdict, explain, items, needs
 from proxy.providers import registry
 from proxy.providers.base import Dialect, Facts
 from proxy.scopes import BudgetIndex, Principal
+from proxy.state import price_names
 from proxy.wire import BudgetEntry, KeyEntry
 
 REQUEST_BYTES_MAX = 100 * 2**20
@@ -126,13 +128,13 @@ def _asked(
     if name not in config.providers:
         raise Failure(f"no provider is called {name!r}: {', '.join(config.providers)}")
     declared = config.providers[name]
-    dialect = registry.dialect(declared.dialect, declared.clamp_field)
+    dialect = registry.dialect(declared.dialect, declared.clamp_field, declared.models)
     facts = _facts(dialect, path or _path(declared.dialect, content, model), body)
     if not principal.allows_provider(name):
         raise Refusal("provider_not_allowed", f"the key may not call provider {name!r}")
     if not principal.allows_model(facts.model):
         raise Refusal("model_not_allowed", f"the key may not call model {facts.model!r}")
-    price = book.quote(declared.prices, facts.model)
+    price = book.quote(declared.prices, *price_names(declared.aws.region, facts.model))
     if price is None:
         raise Refusal("model_not_priced", f"{facts.model!r} has no price in {book.version}")
     return Asked(principal, name, facts, price)
@@ -147,7 +149,8 @@ def _book(config: Config) -> PriceBook:
 
 def _provider_of(config: Config, book: PriceBook, principal: Principal, model: str) -> str:
     for name, provider in config.providers.items():
-        if book.quote(provider.prices, model) and principal.allows_provider(name):
+        names = price_names(provider.aws.region, provider.models.get(model, model))
+        if book.quote(provider.prices, *names) and principal.allows_provider(name):
             return name
     raise Failure(f"no provider prices {model!r}: give --provider")
 
@@ -158,6 +161,13 @@ def _path(dialect: str, content: dict[str, object], model: str) -> str:
     if dialect == "gemini":
         verb = "generateContent" if "contents" in content else "embedContent"
         return f"/v1beta/models/{model.removeprefix('models/')}:{verb}"
+    if dialect == "bedrock":
+        return f"/model/{quote(model, safe='')}/{'converse' if 'messages' in content else 'invoke'}"
+    if dialect == "vertex":
+        publisher, verb = "google", "generateContent" if "contents" in content else "predict"
+        if "anthropic_version" in content:
+            publisher, verb = "anthropic", "rawPredict"
+        return f"/v1/publishers/{publisher}/models/{model}:{verb}"
     if "messages" in content:
         return "/v1/chat/completions"
     if "prompt" in content:

@@ -14,6 +14,8 @@ _MODELS = {
     "openai": ("/v1/models", "authorization", {}),
     "anthropic": ("/v1/models", "x-api-key", {"anthropic-version": "2023-06-01"}),
     "gemini": ("/v1beta/models", "x-goog-api-key", {}),
+    "bedrock": ("/foundation-models", "authorization", {}),  # is at another host: 404 is an answer
+    "vertex": ("/v1beta1/publishers/google/models", "authorization", {}),
 }
 
 Result = tuple[str, str, str]  # provider, status, detail

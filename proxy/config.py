@@ -83,9 +83,28 @@ class Pricing(Struct, forbid_unknown_fields=True, frozen=True):
     overlays: list[Overlay] = []
 
 
+class Aws(Struct, forbid_unknown_fields=True, frozen=True):
+    """Amazon: where the models are, and what requests are signed with."""
+
+    region: str = ""  # "" = the provider is none of Amazon's
+    service: str = "bedrock"
+    access_key_id: str = ""  # "" = what botocore finds
+    secret_access_key: str = ""
+    session_token: str = ""
+    profile: str = ""
+
+
+class Google(Struct, forbid_unknown_fields=True, frozen=True):
+    """Google Cloud: where the models are, and whose access tokens requests carry."""
+
+    location: str = ""  # "" = the provider is none of Google Cloud's
+    service_account_file: str = ""  # "" = the application default credentials
+
+
 class Provider(Struct, forbid_unknown_fields=True, frozen=True):
     base_url: str = ""
-    dialect: Literal["", "openai", "anthropic", "gemini"] = ""  # "" = the provider's own name
+    # "" = the provider's own name
+    dialect: Literal["", "openai", "anthropic", "gemini", "bedrock", "vertex"] = ""
     api_key: str = ""  # "client": forward the caller's own credential
     api_key_header: str = ""  # "" = the dialect's
     prices: str = ""  # price table provider name; "free"; "" = the provider's own name
@@ -93,6 +112,9 @@ class Provider(Struct, forbid_unknown_fields=True, frozen=True):
     allow_unmetered: bool = False
     inject_usage: bool = True
     refusal_status: RefusalStatus = 429
+    models: dict[str, str] = {}  # names that do not tell the model -> the model
+    aws: Aws = Aws()
+    google: Google = Google()
 
 
 class Key(Struct, forbid_unknown_fields=True, frozen=True):

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 from pricing.keys import is_price_key
 from pricing.money import NANO_PER_USD
 from proxy.config import Budget, Config, Key, Overlay, Provider, expires_at_ms
+from proxy.config_clouds import check_cloud
 from proxy.config_reader import Problems
 from proxy.scopes import parse_scope
 
@@ -20,6 +21,7 @@ PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
 # First segments of the data port's own paths and of the bare paths SDKs use.
 RESERVED_PROVIDER_NAMES = frozenset(
     {"v1", "v1beta", "v1beta1", "v1alpha", "upload", "ws", "healthz", "readyz"}
+    | {"model", "projects", "publishers"}
 )
 USUAL_PRICE_KEYS = (
     "input_cost_per_token",
@@ -89,12 +91,15 @@ def _check_provider(path: str, name: str, provider: Provider, problems: Problems
         problems.add_check(path, "a provider's name is its path: a-z, 0-9, '.', '_' and '-'")
     if name in RESERVED_PROVIDER_NAMES:
         problems.add_check(path, "this name is a path of the proxy itself, choose another")
+    check_cloud(path, name, provider, problems)
     if not provider.base_url:
         problems.add_check(f"{path}.base_url", "missing, and this provider has no usual one")
     else:
         _check_base_url(f"{path}.base_url", provider.base_url, problems)
     if not provider.dialect:
-        problems.add_check(f"{path}.dialect", "missing: one of openai, anthropic, gemini")
+        problems.add_check(
+            f"{path}.dialect", "missing: one of openai, anthropic, gemini, bedrock, vertex"
+        )
     if provider.api_key_header and not _HEADER.match(provider.api_key_header):
         problems.add_check(f"{path}.api_key_header", "expected the name of a header")
 

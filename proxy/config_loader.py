@@ -18,6 +18,7 @@ from proxy.config import (
     Team,
 )
 from proxy.config_checks import check
+from proxy.config_clouds import placed
 from proxy.config_reader import Problems, compose, read
 
 CONFIG_VARIABLE = "TOLLKEEPER_CONFIG"
@@ -94,6 +95,7 @@ def _complete(
     name: str, provider: Provider, env: Mapping[str, str], problems: Problems
 ) -> Provider:
     known = WELL_KNOWN.get(name)
+    provider = placed(name, provider, env)
     base_url = provider.base_url.rstrip("/")
     api_key = provider.api_key
     if known and base_url in ("", known.base_url):
@@ -141,6 +143,9 @@ def personal(env: Mapping[str, str]) -> Config:
         for name, known in WELL_KNOWN.items()
         if (key := _usual_key(known, env))
     }
+    bedrock = placed("bedrock", Provider(), env)
+    if bedrock.api_key:
+        providers["bedrock"] = bedrock
     digest = read_personal_key(directory)
     keys = [Key(name=PERSONAL, key_sha256=digest)] if digest else []
     return Config(

@@ -17,7 +17,9 @@ import yaml
 from proxy.config import Config, ConfigError
 
 # Their values are never shown, whatever is wrong with them.
-SECRET_FIELDS = frozenset({"key", "api_key", "key_sha256", "url"})
+SECRET_FIELDS = frozenset(
+    {"key", "api_key", "key_sha256", "url", "secret_access_key", "session_token"}
+)
 
 _VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{[^}]*\}?")
 _INTEGER = re.compile(r"[+-]?[0-9][0-9_]*\Z")

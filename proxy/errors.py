@@ -27,6 +27,7 @@ CODES: dict[str, tuple[int, bool]] = {
     "budget_busy": (429, False),
     "rate_limited": (429, False),
     "upstream_unreachable": (502, False),
+    "upstream_credentials": (503, False),
     "upstream_timeout": (504, False),
     "ledger_unavailable": (503, False),
     "draining": (503, False),

@@ -175,7 +175,7 @@ class Gateway:
         assert call.hold is not None
         assert call.price is not None
         assert call.provider is not None
-        prices, provider = call.state.prices, call.provider.prices
+        prices, provider = call.state.prices, call.provider
         try:
             done = outcome(
                 ending=ending,
@@ -185,7 +185,9 @@ class Gateway:
                 ceiling=call.bounds.ceiling,
                 price=call.price,
                 reading=call.meter.reading() if call.meter is not None else None,
-                find_price=lambda *models: prices.find(provider, *models),
+                find_price=lambda *models: prices.find(
+                    provider.prices, *provider.price_names(*models)
+                ),
                 at_s=call.at_ms / 1000,
             )
         except Exception as exc:  # metering must not break a reply: charge the hold, flagged
@@ -278,7 +280,8 @@ class Gateway:
         call.refusal = refusal
         refusal.status_override = call.refusal_status(refusal)  # the body speaks of it too
         body = call.dialect.error_body(refusal, call.request_id)
-        await call.client.answer(refusal.status, refusal_headers(refusal, call.request_id), body)
+        headers = refusal_headers(refusal, call.request_id, call.dialect)
+        await call.client.answer(refusal.status, headers, body)
 
     def _end(self, call: Call) -> None:
         """Whatever happened: nothing stays held, open or in flight."""

@@ -13,16 +13,20 @@ async def pass_through(call: Call, pool: Pool, body_bytes_max: int) -> None:
     client, provider = call.client, call.provider
     assert provider is not None
     client.check_length(body_bytes_max)
-    head = request_head(
-        call.start_line,
-        provider.origin.host_header,
-        call.head,
-        call.credential,
-        own_framing(call.head),
-    )
+    start, host = call.start_line, provider.origin.host_header
+    body: bytes | AsyncIterator[bytes]
+    if provider.auth is None:
+        body = _body(call, body_bytes_max)
+        framing, credential = own_framing(call.head), call.credential
+    else:  # a signature is over the whole body
+        await provider.auth.ready()
+        body = whole = await client.body(body_bytes_max)
+        framing = b"content-length: %d" % len(whole) if own_framing(call.head) else b""
+        credential = provider.auth.lines(start, host, call.head, whole)
+    head = request_head(start, host, call.head, credential, framing)
     exchange = call.exchange = pool.exchange()
     call.forwarded_ns = time.perf_counter_ns()
-    await pool.send(exchange, provider.origin, head, _body(call, body_bytes_max))
+    await pool.send(exchange, provider.origin, head, body)
     call.status = exchange.status
     call.first_byte_ns = time.perf_counter_ns()
     headers = reply_headers(exchange.headers, keep_length=True)

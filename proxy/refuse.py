@@ -3,7 +3,7 @@ make its SDK stop, or wait, exactly once."""
 
 from proxy.client import Headers
 from proxy.errors import Refusal
-from proxy.providers.base import Dialect
+from proxy.providers.base import Dialect, RefusalDialect
 from proxy.providers.registry import DIALECT_NAMES, dialect
 from proxy.request_head import RequestHead
 
@@ -11,8 +11,9 @@ _DIALECTS = {name: dialect(name) for name in DIALECT_NAMES}
 RETRY_AFTER_S_MAX = 60  # SDKs sleep through whatever they are told
 
 
-def refusal_headers(refusal: Refusal, request_id: str) -> Headers:
-    """Headers of a refusal: request ids where SDKs read them, and the retry advice."""
+def refusal_headers(refusal: Refusal, request_id: str, spoken: Dialect) -> Headers:
+    """Headers of a refusal: request ids where SDKs read them, the retry advice, and what else the
+    dialect's own read."""
     request_id_bytes = request_id.encode("ascii")
     headers: Headers = [
         (b"content-type", b"application/json"),
@@ -28,6 +29,8 @@ def refusal_headers(refusal: Refusal, request_id: str) -> Headers:
     resets_at = refusal.details.get("resets_at")
     if isinstance(resets_at, str):
         headers.append((b"x-tollkeeper-resets-at", resets_at.encode("ascii")))
+    if isinstance(spoken, RefusalDialect):
+        headers += spoken.refusal_headers(refusal)
     return headers
 
 

@@ -32,13 +32,19 @@ async def forward(call: Call, pool: Pool) -> Exchange:
     body = call.body
     if inject or call.clamped is not None:
         body = arrival.dialect.edit(facts, body, clamp=call.clamped, inject_usage=inject)
-    head = b"%bcontent-length: %d\r\n\r\n" % (arrival.upstream_head, len(body))
+    front, provider = arrival.upstream_head, arrival.provider
+    if provider.auth is not None:
+        host = provider.origin.host_header
+        front += provider.auth.lines(call.start_line, host, arrival.head, body) + b"\r\n"
+    head = b"%bcontent-length: %d\r\n\r\n" % (front, len(body))
     exchange = call.exchange = pool.exchange()
     call.forwarded_ns = time.perf_counter_ns()
-    await pool.send(exchange, arrival.provider.origin, head, body)
+    await pool.send(exchange, provider.origin, head, body)
     call.status = exchange.status
     call.first_byte_ns = time.perf_counter_ns()
     reply = call.reply = ReplyHead(exchange.headers)
+    if provider.headers is not None:
+        provider.headers.reply_headers(facts, exchange.headers)
     call.meter = arrival.dialect.meter(
         facts,
         status=exchange.status,

@@ -27,6 +27,8 @@ DROPPED = (
     | CREDENTIAL_HEADERS
     | {b"host", b"expect", b"baggage", b"forwarded", b"accept-encoding", b"content-length"}
     | {b"x-http-method-override", b"x-http-method", b"x-method-override"}
+    # of a client's own signature for Amazon
+    | {b"x-amz-date", b"x-amz-security-token", b"x-amz-content-sha256"}
 )
 _DROPPED_PREFIXES = (b"x-tollkeeper-", b"x-forwarded-")
 _MARKS = frozenset([b"anthropic-version", b"x-stainless-retry-count"])

@@ -5,6 +5,12 @@ from typing import NamedTuple
 from proxy.errors import Refusal
 from proxy.request_head import RequestHead
 
+_BEDROCK_PREFIX = b"/model/"
+_VERTEX_PREFIXES = tuple(
+    version + resource
+    for version in (b"", b"/v1", b"/v1beta1")
+    for resource in (b"/projects/", b"/publishers/")
+)
 _GEMINI_PREFIXES = (b"/v1beta", b"/upload/", b"/v1/interactions", b"/v1/cachedContents")
 _ANTHROPIC_PREFIXES = (b"/v1/messages", b"/v1/complete")
 _CHAT = b"/v1/chat/completions"  # most calls: their path needs no further look
@@ -46,7 +52,7 @@ def destination(
     name, slash, rest = raw_path[1:].partition(b"/")
     if name in providers and not (name == b"openai" and rest.startswith(b"deployments/")):
         return Destination(name.decode("ascii"), slash + rest)
-    bare = _bare(raw_path, query, head)
+    bare = _bare(raw_path, query, head, providers)
     if bare is None:
         raise Refusal(
             "unknown_route",
@@ -61,10 +67,12 @@ def destination(
     return Destination(bare.decode("ascii"), raw_path)
 
 
-def _bare(path: bytes, query: bytes, head: RequestHead) -> bytes | None:
+def _bare(
+    path: bytes, query: bytes, head: RequestHead, providers: frozenset[bytes]
+) -> bytes | None:
     """The provider whose SDKs send this path to a base URL without a prefix."""
     if path != _CHAT:
-        named = _named_by(path)
+        named = _named_by(path, providers)
         if named is not None or not path.startswith(b"/v1/"):
             return named
     if b"anthropic-version" in head.noted:
@@ -76,12 +84,16 @@ def _bare(path: bytes, query: bytes, head: RequestHead) -> bytes | None:
     return b"openai"
 
 
-def _named_by(path: bytes) -> bytes | None:
+def _named_by(path: bytes, providers: frozenset[bytes]) -> bytes | None:
     """The provider that a path alone tells; None: `/v1/` is several providers' prefix."""
     if path.startswith(b"/openai/deployments/"):
         return b"azure"
     if path.startswith(_ANTHROPIC_PREFIXES):
         return b"anthropic"
+    if path.startswith(_BEDROCK_PREFIX) and b"bedrock" in providers:
+        return b"bedrock"
+    if path.startswith(_VERTEX_PREFIXES) and b"vertex" in providers:
+        return b"vertex"
     if path.startswith(_GEMINI_PREFIXES) or path[path.rfind(b":") + 1 :] in _GEMINI_VERBS:
         return b"gemini"
     return None

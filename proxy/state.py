@@ -10,13 +10,21 @@ from pricing.price import Price
 from pricing.table import PriceTable
 from proxy.auth import Keyring
 from proxy.errors import Refusal
-from proxy.providers.base import Dialect
+from proxy.providers.base import Dialect, HeaderDialect
 from proxy.providers.registry import dialect
 from proxy.upstream import Origin, Proxies
+from proxy.upstream_auth import UpstreamAuth, auth_for
 from proxy.wire import PricesEntry, ProviderEntry, Snapshot
 
 CLIENT_KEY = "client"  # `api_key: client`: the caller's own credential goes to the provider
 _BEARER_HEADERS = ("authorization",)
+
+
+def price_names(region: str, *models: str) -> tuple[str, ...]:
+    """What these models are called in the price table, a region's own price first."""
+    if not region:
+        return models
+    return tuple(name for model in models for name in (f"{region}/{model}", model))
 
 
 @dataclass(slots=True)
@@ -33,6 +41,13 @@ class Provider:
     allow_unmetered: bool
     inject_usage: bool
     refusal_status: int
+    region: str = ""
+    auth: UpstreamAuth | None = None  # makes the credential, call by call
+    headers: HeaderDialect | None = None  # the dialect, where it reads headers
+
+    def price_names(self, *models: str) -> tuple[str, ...]:
+        """`price_names` at this provider."""
+        return price_names(self.region, *models)
 
     def client_credential(self, secret: bytes) -> bytes:
         """The header line for a caller's own credential."""
@@ -45,8 +60,8 @@ def _credential_line(header: str, secret: bytes) -> bytes:
     return header.encode() + b": " + secret
 
 
-def _provider(entry: ProviderEntry, proxies: Proxies) -> Provider:
-    spoken = dialect(entry.dialect, entry.clamp_field)
+def _provider(entry: ProviderEntry, proxies: Proxies, before: Provider | None) -> Provider:
+    spoken = dialect(entry.dialect, entry.clamp_field, entry.models)
     header = entry.api_key_header or spoken.credential_header
     client_key = entry.api_key == CLIENT_KEY
     line = b""
@@ -63,6 +78,9 @@ def _provider(entry: ProviderEntry, proxies: Proxies) -> Provider:
         allow_unmetered=entry.allow_unmetered,
         inject_usage=entry.inject_usage,
         refusal_status=entry.refusal_status,
+        region=entry.region,
+        auth=auth_for(entry, before.auth if before is not None else None),
+        headers=spoken if isinstance(spoken, HeaderDialect) else None,
     )
 
 
@@ -92,10 +110,11 @@ class Prices:
         """The price of the first of these models that has one."""
         return self._book.quote(provider, *models)
 
-    def quote(self, provider: str, model: str) -> Price:
+    def quote(self, provider: str, *models: str) -> Price:
         """The price to hold with. Raises Refusal `model_not_priced`."""
-        price = self.find(provider, model)
+        price = self.find(provider, *models)
         if price is None:
+            model = models[-1]
             raise Refusal(
                 "model_not_priced",
                 f"The model '{model}' has no price under provider '{provider}' in price version "
@@ -119,7 +138,11 @@ class State:
             (p.team_id, p.name): p.id for p in snapshot.projects
         }
         proxies = Proxies.from_environ(os.environ)
-        self.providers = {e.name: _provider(e, proxies) for e in snapshot.providers}
+        known: Mapping[str, Provider] = previous.providers if previous is not None else {}
+        self.providers: Mapping[str, Provider] = {
+            entry.name: _provider(entry, proxies, known.get(entry.name))
+            for entry in snapshot.providers
+        }
         self.provider_names = frozenset(name.encode() for name in self.providers)
         before: Prices | None = previous.prices if previous is not None else None
         self.prices: Prices = Prices.load(snapshot.prices, before)

@@ -87,6 +87,23 @@ class PricesEntry(Struct, array_like=True, frozen=True):
     unpriced_atto_per_token: int = 0
 
 
+class AwsEntry(Struct, array_like=True, frozen=True):
+    """How requests are signed for Amazon; without keys, those botocore finds."""
+
+    region: str
+    service: str = "bedrock"
+    access_key_id: str = ""
+    secret_access_key: str = ""
+    session_token: str = ""
+    profile: str = ""
+
+
+class GoogleEntry(Struct, array_like=True, frozen=True):
+    """Where tokens for Google Cloud come from; "": the application default credentials."""
+
+    service_account_file: str = ""
+
+
 class ProviderEntry(Struct, array_like=True, frozen=True):
     name: str
     dialect: str
@@ -98,6 +115,10 @@ class ProviderEntry(Struct, array_like=True, frozen=True):
     allow_unmetered: bool = False
     inject_usage: bool = True
     refusal_status: int = 429
+    region: str = ""  # prices of this region come before general ones
+    models: dict[str, str] = {}
+    aws: AwsEntry | None = None  # requests are signed
+    google: GoogleEntry | None = None  # requests carry an access token
 
 
 class Settings(Struct, array_like=True, frozen=True):

@@ -134,6 +134,9 @@ class Worker:
         self._pool.idle_timeout_s = settings.idle_timeout_s
         if any(provider.origin.tls for provider in state.providers.values()):
             _ = self._pool.tls  # loads the trust store now, not in the first call
+        for provider in state.providers.values():
+            if provider.auth is not None:
+                provider.auth.warm()  # now, not in the first call
         self._budgets.apply(snapshot)
         self._telemetry.log_calls = settings.log_calls
         self.gateway.state = state

@@ -5,7 +5,9 @@ from sqlalchemy import Connection
 from db.catalog import load_budgets, load_keys, load_projects
 from proxy.config import Config, Provider
 from proxy.wire import (
+    AwsEntry,
     BudgetEntry,
+    GoogleEntry,
     KeyEntry,
     PricesEntry,
     ProjectEntry,
@@ -59,7 +61,32 @@ def _provider(name: str, provider: Provider) -> ProviderEntry:
         allow_unmetered=provider.allow_unmetered,
         inject_usage=provider.inject_usage,
         refusal_status=provider.refusal_status,
+        region=provider.aws.region,
+        models=provider.models,
+        aws=_aws(provider),
+        google=_google(provider),
     )
+
+
+def _aws(provider: Provider) -> AwsEntry | None:
+    """None where a key of the API does."""
+    aws = provider.aws
+    if not aws.region or provider.api_key:
+        return None
+    return AwsEntry(
+        region=aws.region,
+        service=aws.service,
+        access_key_id=aws.access_key_id,
+        secret_access_key=aws.secret_access_key,
+        session_token=aws.session_token,
+        profile=aws.profile,
+    )
+
+
+def _google(provider: Provider) -> GoogleEntry | None:
+    if not provider.google.location or provider.api_key:
+        return None
+    return GoogleEntry(provider.google.service_account_file)
 
 
 def _settings(config: Config) -> Settings:

@@ -91,7 +91,7 @@ class Anthropic:
         if route is COMPLETE:
             size.output_limit = rq.checked_count(parsed, "max_tokens_to_sample", least=0)
             return facts
-        _messages_facts(facts, parsed, size)
+        messages_facts(facts, parsed, size)
         return facts
 
     def edit(self, facts: Facts, body: bytes, *, clamp: int | None, inject_usage: bool) -> bytes:
@@ -121,7 +121,7 @@ class Anthropic:
         return b"event: error\ndata: " + json.encode(_error(refusal, request_id)) + b"\n\n"
 
 
-def _messages_facts(facts: Facts, body: dict[str, object], size: RequestSize) -> None:
+def messages_facts(facts: Facts, body: dict[str, object], size: RequestSize) -> None:
     messages = body.get("messages")
     if type(messages) is not list:
         raise rq.bad("`messages` is missing or not an array: send the conversation as an array")

@@ -4,8 +4,9 @@ A dialect knows wire formats and nothing of budgets, prices or sockets. It is st
 from the meters it makes, one per call. Meters are sans-IO: bytes in, in any pieces; facts out.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from pricing.usage import RequestSize, Usage
 from proxy.errors import Refusal
@@ -98,3 +99,26 @@ class Dialect(Protocol):
 
     def error_event(self, facts: Facts, refusal: Refusal, request_id: str) -> bytes:
         """One in-stream error event, for a stream we have to cut ourselves; b"" if none exists."""
+
+
+@runtime_checkable
+class HeaderDialect(Protocol):
+    """What a dialect has besides where headers, too, decide what a call can cost or has cost."""
+
+    def request_headers(self, facts: Facts, lines: Sequence[bytes]) -> None:
+        """Complete the facts from the headers that go on ("name: value"). Raises Refusal."""
+
+    def reply_headers(self, facts: Facts, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Note what the meter needs to know, in `facts.provider_options`."""
+
+
+@runtime_checkable
+class RefusalDialect(Protocol):
+    """What a dialect has besides where its SDKs read refusals in statuses and headers of their
+    own."""
+
+    def refusal_status(self, refusal: Refusal, status: int) -> int:
+        """The status in place of the usual one."""
+
+    def refusal_headers(self, refusal: Refusal) -> list[tuple[bytes, bytes]]:
+        """Headers to add."""

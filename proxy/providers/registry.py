@@ -1,18 +1,27 @@
 """The dialects by name. A dialect that contradicts its own route table stops the start."""
 
+from collections.abc import Callable, Mapping
+
 from proxy.providers.anthropic import Anthropic
 from proxy.providers.base import Dialect
+from proxy.providers.bedrock import Bedrock
 from proxy.providers.gemini import Gemini
 from proxy.providers.openai import OpenAI
+from proxy.providers.vertex import Vertex
 
-_DIALECTS: dict[str, type[OpenAI] | type[Anthropic] | type[Gemini]] = {
-    cls.name: cls for cls in (OpenAI, Anthropic, Gemini)
+_DIALECTS: dict[str, Callable[[str], Dialect]] = {
+    cls.name: cls for cls in (OpenAI, Anthropic, Gemini, Bedrock, Vertex)
 }
 DIALECT_NAMES = tuple(sorted(_DIALECTS))
 
 
-def dialect(name: str, clamp_field: str = "") -> Dialect:
-    """A dialect for one provider. Raises KeyError for an unknown name (see DIALECT_NAMES)."""
+def dialect(name: str, clamp_field: str = "", models: Mapping[str, str] | None = None) -> Dialect:
+    """A dialect for one provider. `models`: names of its own that stand for models.
+
+    Raises KeyError for an unknown name (see DIALECT_NAMES).
+    """
+    if name == Bedrock.name:
+        return Bedrock(clamp_field, models)
     return _DIALECTS[name](clamp_field)
 
 

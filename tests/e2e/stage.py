@@ -45,8 +45,15 @@ def credential(dialect: str, key: str = KEY) -> dict[str, str]:
 class Stage:
     """`with Stage(directory, **changes of the configuration) as stage`."""
 
-    def __init__(self, directory: Path, now_s: Callable[[], float] = time.time, **changes: Any):
+    def __init__(
+        self,
+        directory: Path,
+        now_s: Callable[[], float] = time.time,
+        provider: ReplayServer | None = None,
+        **changes: Any,
+    ):
         self._directory = directory
+        self._provider = provider  # None: one of its own
         self._changes = changes
         self._now_s = now_s
         self._stack = ExitStack()
@@ -59,7 +66,7 @@ class Stage:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self.provider = stack.enter_context(ReplayServer())
+            self.provider = self._provider or stack.enter_context(ReplayServer())
             config = a_config(self._directory, self.provider.url, **self._changes)
             self.app = stack.enter_context(Running(config, now_s=self._now_s))
             self.http = stack.enter_context(httpx.Client(base_url=self.app.url, timeout=WAIT_S))

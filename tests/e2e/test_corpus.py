@@ -29,9 +29,16 @@ APIS = {
     "anthropic_complete": "anthropic",
     "gemini_generate": "gemini",
     "gemini_embed": "gemini",
+    "bedrock_converse": "bedrock",
+    "bedrock_invoke": "bedrock",
+    "bedrock_count": "bedrock",
+    "gemini_count": "gemini",
+    "vertex_predict": "vertex",
 }
+# Providers with a dialect of their own, whatever the API.
+DIALECTS = {"vertex": "vertex"}
 # Names and paths of their own; they are not OpenAI-compatible hosts.
-OTHER_PROVIDERS = {"azure", "bedrock", "bedrock_mantle", "vertex"}
+OTHER_PROVIDERS = {"azure"}
 SEED = int(os.environ.get("TOLLKEEPER_SEED", "20261121"))
 
 # Recordings are priced as of this moment (off-peak hours of some providers).
@@ -41,6 +48,7 @@ REFUSED = {
     "a9462ec8682bf56e3c7d": "route_not_metered",  # a background response
     "5bc213c0600794df7862": "bad_request",  # a gateway's own body: it names no model
     "f31d2dc61e8d47009749": "route_not_metered",  # a path of its own: /v1/chat
+    "ca9e9c4f2331553bd101": "route_not_metered",  # invoke on a model that is none
 }
 # Sent an extra usage chunk unasked: indistinguishable from the one we ask for, so withheld.
 WITHHELD = {"e23d53854b0badc4071e"}
@@ -99,8 +107,9 @@ class Replay:
 
     async def _answer(self, writer: asyncio.StreamWriter, record: Record) -> None:
         body = body_of(record, "response")
-        kind = record["response_headers"].get("content-type", "application/json")
-        writer.write(f"HTTP/1.1 {record['status']} R\r\ncontent-type: {kind}\r\n".encode())
+        headers = {"content-type": "application/json", **record["response_headers"]}
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        writer.write(f"HTTP/1.1 {record['status']} R\r\n{head}".encode())
         if self._random.random() < 0.3:
             writer.write(b"content-length: %d\r\n\r\n" % len(body))
             chunked = False
@@ -177,6 +186,7 @@ def test_usage_and_cost_are_exact_on_recorded_traffic(tmp_path: Path) -> None:
         "openai": "openai",
         "anthropic": "anthropic",
         "gemini": "gemini",
+        **DIALECTS,
     }
 
     async def go() -> tuple[dict[str, Any], list[dict[str, Any]]]:

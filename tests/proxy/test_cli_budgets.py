@@ -123,6 +123,39 @@ def test_provider_and_path_are_found(
     assert any(key.startswith(f"{name}/") for key in found)
 
 
+BEDROCK = {"messages": [{"role": "user", "content": [{"text": "x"}]}]}
+CLAUDE = {"anthropic_version": "v", "max_tokens": 9, "messages": []}
+PROFILE = "arn:aws:bedrock:us-east-1:1:application-inference-profile/p"
+CLOUDS = f"""
+providers:
+  bedrock:
+    aws: {{region: us-east-1}}
+    models: {{"{PROFILE}": "us.amazon.nova-lite-v1:0"}}
+  vertex:
+organizations: {{acme: {{teams: {{search: }}}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("request_", "model", "name"),
+    [
+        (BEDROCK, "us.amazon.nova-lite-v1:0", "bedrock"),
+        (BEDROCK, PROFILE, "bedrock"),
+        ({"inputText": "x"}, "amazon.titan-embed-text-v2:0", "bedrock"),
+        ({"contents": [{"parts": [{"text": "x"}]}]}, "gemini-2.5-flash", "vertex"),
+        ({"instances": [{"content": "x"}]}, "gemini-embedding-001", "vertex"),
+        (CLAUDE, "claude-sonnet-4-5@20250929", "vertex"),
+    ],
+)
+def test_calls_to_a_cloud(
+    tmp_path: Path, request_: dict[str, object], model: str, name: str
+) -> None:
+    tollkeeper = Tollkeeper(tmp_path, CLOUDS)
+    tollkeeper.ok("keys", "create", "--name", "search-prod", "--team", "acme/search")
+    found = explained(tollkeeper, request_, "--model", model)
+    assert any(key.startswith(f"{name}/") for key in found), found
+
+
 @pytest.mark.parametrize(
     ("arguments", "stdin", "exit_code", "message"),
     [

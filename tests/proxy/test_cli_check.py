@@ -130,3 +130,19 @@ def test_personal_mode_without_any_provider(
     result = CliRunner().invoke(main, ["check"])
     assert result.exit_code == 1
     assert "no provider's usual variable is set" in result.stdout
+
+
+def test_how_requests_to_a_cloud_are_authorised(tmp_path: Path) -> None:
+    clouds = """providers:
+  bedrock: {aws: {region: us-east-1}}
+  frankfurt: {dialect: bedrock, api_key: bedrock-key, aws: {region: eu-central-1}}
+  vertex: {google: {location: us-east5}}
+"""
+    found = findings(Tollkeeper(tmp_path, clouds))
+    details = {f["name"]: f["detail"] for f in found if f["what"] == "provider"}
+    assert "requests signed for us-east-1" in details["bedrock"]
+    assert "key set" in details["frankfurt"]
+    assert "bedrock-key" not in details["frankfurt"]
+    assert "https://us-east5-aiplatform.googleapis.com" in details["vertex"]
+    assert "Google Cloud access tokens" in details["vertex"]
+    assert "converse-stream" in str(found)

@@ -21,6 +21,8 @@ SECTIONS: dict[str, type[Struct]] = {
     "pricing": config.Pricing,
     "pricing.overlays[]": config.Overlay,
     "providers.NAME": config.Provider,
+    "providers.NAME.aws": config.Aws,
+    "providers.NAME.google": config.Google,
     "organizations.ORG": config.Organization,
     "teams.TEAM": config.Team,
     "projects.PROJECT": config.Project,

@@ -84,6 +84,21 @@ def test_destination(
     assert (found.provider, found.path) == (provider, below)
 
 
+@pytest.mark.parametrize(
+    ("path", "provider"),
+    [
+        (b"/model/us.amazon.nova-lite-v1%3A0/converse", "bedrock"),
+        (b"/projects/p/locations/l/publishers/anthropic/models/m:rawPredict", "vertex"),
+        (b"/v1/projects/p/locations/l/publishers/google/models/m:generateContent", "vertex"),
+        (b"/v1beta1/publishers/google/models/m:generateContent", "vertex"),
+        (b"/v1beta/models/m:generateContent", "gemini"),
+    ],
+)
+def test_bare_paths_of_the_clouds(path: bytes, provider: str) -> None:
+    found = destination(path, b"", RequestHead([]), ALL | {b"bedrock", b"vertex"})
+    assert (found.provider, found.path) == (provider, path)
+
+
 @pytest.mark.parametrize("path", [b"/", b"/v2/chat", b"/chat/completions", b"/model/x/converse"])
 def test_unknown_paths_name_the_prefixes(path: bytes) -> None:
     with pytest.raises(Refusal) as refused:

@@ -8,11 +8,13 @@ FREE_POSTS = {
     "openai": {"moderations", "responses.input_tokens"},
     "anthropic": {"messages.count_tokens"},
     "gemini": {"moderations", "responses.input_tokens", "countTokens"},
+    "bedrock": {"count-tokens"},
+    "vertex": {"countTokens", "computeTokens"},
 }
 
 
 def test_the_dialects() -> None:
-    assert DIALECT_NAMES == ("anthropic", "gemini", "openai")
+    assert DIALECT_NAMES == ("anthropic", "bedrock", "gemini", "openai", "vertex")
     assert {dialect(name).name for name in DIALECT_NAMES} == set(DIALECT_NAMES)
     assert dialect("openai", "max_tokens").clamp_field == "max_tokens"
     assert dialect("openai").clamp_field == "max_completion_tokens"
