@@ -168,6 +168,8 @@ def a_row(key: KeyIds, **values: Any) -> dict[str, Any]:
         "error": "",
         "response_id": "",
         "tags": None,
+        "provider_cost_nano": None,
+        "drift_nano": None,
     }
     return defaults | values
 
