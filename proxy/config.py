@@ -93,6 +93,7 @@ class Provider(Struct, forbid_unknown_fields=True, frozen=True):
     allow_unmetered: bool = False
     inject_usage: bool = True
     refusal_status: RefusalStatus = 429
+    charge: Literal["priced", "reported"] = "priced"
 
 
 class Key(Struct, forbid_unknown_fields=True, frozen=True):

@@ -187,6 +187,7 @@ class Gateway:
                 reading=call.meter.reading() if call.meter is not None else None,
                 find_price=lambda *models: prices.find(provider, *models),
                 at_s=call.at_ms / 1000,
+                charge_reported=call.provider.charge_reported,
             )
         except Exception as exc:  # metering must not break a reply: charge the hold, flagged
             self._telemetry.problem("metering failed", call.request_id, exc)

@@ -33,6 +33,7 @@ class Provider:
     allow_unmetered: bool
     inject_usage: bool
     refusal_status: int
+    charge_reported: bool = False  # the provider's own figure, where a reply has one
 
     def client_credential(self, secret: bytes) -> bytes:
         """The header line for a caller's own credential."""
@@ -63,6 +64,7 @@ def _provider(entry: ProviderEntry, proxies: Proxies) -> Provider:
         allow_unmetered=entry.allow_unmetered,
         inject_usage=entry.inject_usage,
         refusal_status=entry.refusal_status,
+        charge_reported=entry.charge_reported,
     )
 
 

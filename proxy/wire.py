@@ -98,6 +98,7 @@ class ProviderEntry(Struct, array_like=True, frozen=True):
     allow_unmetered: bool = False
     inject_usage: bool = True
     refusal_status: int = 429
+    charge_reported: bool = False
 
 
 class Settings(Struct, array_like=True, frozen=True):
