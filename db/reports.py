@@ -86,7 +86,8 @@ async def calls(
     stays as it was. Raises ReportError.
     """
     query = _calls_query().where(*await _conditions(connection, ROWS, filters))
-    async with aclosing(stream(connection, query.order_by(UsageCost.at_ms))) as rows:
+    query = query.order_by(UsageCost.at_ms, UsageCost.call_id)
+    async with aclosing(stream(connection, query)) as rows:
         async for row in rows:
             yield _call(row)
 

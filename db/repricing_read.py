@@ -75,17 +75,20 @@ async def read_page(
     engine: AsyncEngine, selection: Selection, after: Read | None
 ) -> list[StoredCall]:
     """The next calls, in the order of (at_ms, call_id); none: that was all."""
-    query = (
+    async with reader(engine).connect() as connection:
+        rows = (await connection.execute(page_query(selection, after))).all()
+        adjustments = (await connection.execute(_adjustments([row[0] for row in rows]))).all()
+    calls = [StoredCall._make((*row, 0)) for row in rows]
+    return _adjusted(calls, adjustments) if adjustments else calls
+
+
+def page_query(selection: Selection, after: Read | None) -> Any:
+    return (
         select(*_COLUMNS)
         .where(*selection.conditions(after))
         .order_by(_COSTS.c.at_ms, _COSTS.c.call_id)
         .limit(PAGE_CALLS)
     )
-    async with reader(engine).connect() as connection:
-        rows = (await connection.execute(query)).all()
-        adjustments = (await connection.execute(_adjustments([row[0] for row in rows]))).all()
-    calls = [StoredCall._make((*row, 0)) for row in rows]
-    return _adjusted(calls, adjustments) if adjustments else calls
 
 
 def _adjustments(call_ids: Sequence[bytes]) -> Any:
