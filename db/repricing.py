@@ -11,7 +11,6 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TypeVar
 
-import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import (
     AsyncRetrying,
@@ -23,7 +22,7 @@ from tenacity import (
 from db.journal_records import FLAG_REPORTED_COST, FLAG_UNPRICED
 from db.ledger import Ledger
 from db.ledger_types import Adjusted, AskedRepricing, Correction, Read, Run
-from db.repricing_prices import NewCost, NewPrices
+from db.repricing_prices import NewCost, NewPrices, decode_usage
 from db.repricing_read import Selection, StoredCall, count_calls, read_page
 from db.transactions import is_retryable
 
@@ -33,7 +32,6 @@ WAIT_MAX_S = 2
 BOOKED_AT_ONCE = 500  # calls: a transaction that nobody waits long for
 
 T = TypeVar("T")
-decode_usage = msgspec.json.Decoder(dict[str, object]).decode
 Progress = Callable[[int, int], None]
 
 

@@ -17,7 +17,7 @@ from pricing.price import Price
 from pricing.table import TableInfo
 from pricing.usage import Usage
 
-decode_usage = msgspec.json.Decoder(Usage).decode
+decode_usage = msgspec.json.Decoder(dict[str, object]).decode  # then `Usage`: a fifth of the time
 
 
 class Target(NamedTuple):
@@ -104,7 +104,7 @@ class NewPrices:
         price = self._prices[names]
         if price is None:
             return None
-        usage = decode_usage(call.usage)
+        usage = Usage.from_dict(decode_usage(call.usage))
         if call.ending == "lost":
             return NewCost(price, ceiling_cost(usage, price), None)
         provider = price.provider

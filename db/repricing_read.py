@@ -77,8 +77,10 @@ async def read_page(
     """The next calls, in the order of (at_ms, call_id); none: that was all."""
     async with reader(engine).connect() as connection:
         rows = (await connection.execute(page_query(selection, after))).all()
+        if not rows:
+            return []
         adjustments = (await connection.execute(_adjustments([row[0] for row in rows]))).all()
-    calls = [StoredCall._make((*row, 0)) for row in rows]
+    calls = [StoredCall(*row) for row in rows]
     return _adjusted(calls, adjustments) if adjustments else calls
 
 
@@ -92,15 +94,19 @@ def page_query(selection: Selection, after: Read | None) -> Any:
 
 
 def _adjustments(call_ids: Sequence[bytes]) -> Any:
-    """In the order of their ids, so that the last one of a call comes last."""
-    query = select(_COSTS.c.adjusts, *_COLUMNS).where(_COSTS.c.adjusts.in_(call_ids))
+    """In the order of their ids, so that the last one of a call comes last. Ids are in the order
+    of time, as pages are, so a range of them has few that are not of the page."""
+    adjusts = _COSTS.c.adjusts
+    query = select(adjusts, *_COLUMNS).where(adjusts.between(min(call_ids), max(call_ids)))
     return query.order_by(_COSTS.c.call_id)
 
 
 def _adjusted(calls: list[StoredCall], adjustments: Sequence[Any]) -> list[StoredCall]:
     by_id = {call.call_id: call for call in calls}
     for row in adjustments:
-        call = by_id[row.adjusts]
+        call = by_id.get(row.adjusts)
+        if call is None:
+            continue
         kept = row.cost_nano if row.charge_set_id != call.charge_set_id else 0
         by_id[row.adjusts] = call._replace(
             ending=row.ending,
