@@ -8,16 +8,16 @@ were charged is then what the call costs.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Text, bindparam, cast, insert, select
 
 from db.journal_records import FLAG_REPORTED_COST, FLAG_UNPRICED, FLAGS_OVERAGE
 from db.ledger_booking import BOOK_LEASES, BOOK_WINDOWS, lock_leases, lock_windows
-from db.ledger_rows import COLUMNS, Row, encode_json, rollups, total_tokens
+from db.ledger_rows import COLUMNS, JSON_COLUMNS, Row, encode_json, rollups, total_tokens
 from db.ledger_types import Adjusted, Correction, LedgerError
 from db.models import Budget, ChargeSetWindow, CostAdjustment, UsageCost, Window
 from db.references import References
 from db.registry import ADJUSTMENTS
-from db.statements import INSERT_COSTS, UPSERT_ROLLUPS, insert_new, table_of
+from db.statements import INSERT_COSTS, UPSERT_ROLLUPS, Statement, table_of
 
 SUMMED = (
     "input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens",
@@ -28,7 +28,16 @@ COST, DRIFT, CHARGE_SET = (
     COLUMNS.index(name) for name in ("cost_nano", "drift_nano", "charge_set_id")
 )
 _COSTS = table_of(UsageCost)
-_ADJUSTMENTS = table_of(CostAdjustment)
+# What an adjustment repeats of its call. Tags as their text, which is how rows are inserted.
+_OF_CALLS = (
+    *(_COSTS.c[name] for name in COLUMNS if name not in JSON_COLUMNS),
+    cast(_COSTS.c.tags, Text).label("tags"),
+)
+_NAMED = ("call_id", "repricing_id", "from_price_id", "to_price_id")
+INSERT_ADJUSTMENTS = Statement(
+    lambda _: insert(table_of(CostAdjustment)).values({name: bindparam(name) for name in _NAMED}),
+    _NAMED,
+)
 
 Sums = dict[str, int]
 
@@ -88,7 +97,7 @@ def _values(
 ) -> dict[str, Any]:
     """A correction's row but for its differences: usage, price and items whole."""
     lost = original["ending"] == "lost"
-    items, tags = correction.cost_items, original["tags"]
+    items = correction.cost_items
     flags = original["flags"] & ~NOT_OF_CORRECTIONS
     return dict(original) | {
         "call_id": correction.call_id,
@@ -99,7 +108,6 @@ def _values(
         "usage_source": correction.usage_source,
         "price_id": price_id,
         "cost_items": None if items is None else encode_json(items).decode(),
-        "tags": encode_json(tags).decode() if tags else None,
         "hold_nano": 0,
         "charged_requests": 0,
         "flags": flags | FLAG_UNPRICED if correction.unpriced else flags,
@@ -132,7 +140,7 @@ def adjust(
     before are left out, and in a repricing those that change nothing. Raises UnknownCall."""
     calls = _read_calls(connection, [each.adjusts for each in corrections])
     rows: list[Row] = []
-    named: list[dict[str, Any]] = []
+    named: list[Row] = []
     adjusted = 0
     for correction in corrections:
         call = calls.get(correction.adjusts)
@@ -146,18 +154,10 @@ def adjust(
             continue
         adjusted += 1
         rows += more
-        named += [
-            {
-                "call_id": row[0],
-                "repricing_id": repricing_id,
-                "from_price_id": call.price_id,
-                "to_price_id": price_id,
-            }
-            for row in more
-        ]
+        named += [(row[0], repricing_id, call.price_id, price_id) for row in more]
     if rows:
         INSERT_COSTS.many(connection, rows)
-        connection.execute(insert_new(connection, _ADJUSTMENTS, ("call_id",)), named)
+        INSERT_ADJUSTMENTS.many(connection, named)
         UPSERT_ROLLUPS.many(connection, rollups(rows, host_id, calls=0))
         _book(connection, rows)
     return Adjusted(adjusted, sum(row[COST] for row in rows))
@@ -165,9 +165,14 @@ def adjust(
 
 def _read_calls(connection: Connection, call_ids: Sequence[bytes]) -> dict[bytes, CallSoFar]:
     """Calls and their corrections, locked in the order of ids."""
-    query = select(_COSTS).where(_COSTS.c.call_id.in_(call_ids), _COSTS.c.adjusts.is_(None))
-    query = query.order_by(_COSTS.c.call_id).with_for_update()
-    calls = {row["call_id"]: CallSoFar(row) for row in connection.execute(query).mappings()}
+    query = (
+        select(*_OF_CALLS)
+        .where(_COSTS.c.call_id.in_(call_ids), _COSTS.c.adjusts.is_(None))
+        .order_by(_COSTS.c.call_id)
+        .with_for_update()
+    )
+    found = connection.execute(query).mappings().all()
+    calls = {row["call_id"]: CallSoFar(row) for row in found}
     columns = [_COSTS.c[name] for name in ("call_id", "adjusts", "charge_set_id", "price_id")]
     corrections = (
         select(*columns, *(_COSTS.c[name] for name in SUMMED))

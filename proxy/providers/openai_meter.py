@@ -171,7 +171,8 @@ def _provider_cost(block: dict[str, object]) -> int | None:
     if cost is not None:
         nano = nano_from_json(cost)
         return None if nano == 0 and block.get("is_byok") is True else nano
-    return nano_from_atto(as_count(block.get("cost_in_usd_ticks")) * ATTO_PER_TICK) or None
+    ticks = as_count(block.get("cost_in_usd_ticks"))
+    return nano_from_atto(ticks * ATTO_PER_TICK) or None
 
 
 class ChatReader:

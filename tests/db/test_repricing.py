@@ -324,6 +324,28 @@ async def test_calls_charged_as_the_provider_reported_stay(shop, targets):
     assert await verify(shop.engine) == []
 
 
+OF_FIGURES = {
+    "cost": "cost_nano = 8, charge_set_id = NULL",
+    "items": "cost_items = '[]'",
+    "figure": "provider_cost_nano = 6",
+    "drift": "drift_nano = 0",
+    "flag": "flags = 0",
+}
+
+
+@pytest.mark.parametrize("name", OF_FIGURES)
+async def test_a_damaged_row_charged_as_reported_is_found(shop, targets, name):
+    usage = replace(USED, provider_cost_nano=7)
+    figure = {"cost_nano": 7, "cost_items": [("provider_figure", 7, 10**9)]}
+    await shop.sell(
+        targets["old"], [usage], flags=FLAG_REPORTED_COST, priced_nano=2_000_000, **figure
+    )
+    assert await verify(shop.engine) == []
+    async with shop.engine.begin() as connection:
+        await connection.execute(text(f"UPDATE ai_usage_costs SET {OF_FIGURES[name]}"))
+    assert "I5" in {finding.invariant for finding in await verify(shop.engine)}
+
+
 async def test_drift_follows_the_price(shop, targets):
     await shop.sell(targets["old"], [replace(USED, provider_cost_nano=3_000_000)])
     async with reader(shop.engine).connect() as connection:
