@@ -66,6 +66,8 @@ class Settle(Struct, array_like=True, gc=False):
     first_byte_ms: int  # 0: no byte came
     error: str = ""  # low-cardinality error type
     flags: int = 0  # FLAG_* bits
+    # What the price says, where the provider's own figure is charged; None: the cost is that.
+    priced_nano: int | None = None
 
 
 FLAG_CLAMPED = 1
@@ -73,6 +75,7 @@ FLAG_UNPRICED = 2
 FLAG_CEILING_VIOLATION = 4
 FLAG_UNBACKED = 8
 FLAG_LEARNED = 16  # more than a soft budget held for it, within the ceiling or not
+FLAG_REPORTED_COST = 32  # charged is the provider's own figure (`charge: reported`)
 
 # A row with one of these explains overage in the windows it was charged to (I1c).
 FLAGS_OVERAGE = FLAG_CEILING_VIOLATION | FLAG_UNBACKED | FLAG_LEARNED

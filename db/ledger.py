@@ -6,17 +6,20 @@ the order of window ids, so that no two transactions wait for each other in a ci
 
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import Connection, func, select, update
 from sqlalchemy.exc import DBAPIError
 
 from db import registry
 from db.journal_records import FLAG_UNBACKED, FLAGS_OVERAGE, Window
-from db.ledger_corrections import charged_windows, insert_correction
+from db.ledger_booking import BOOK_LEASES, BOOK_WINDOWS, lock_leases, lock_windows
+from db.ledger_corrections import adjust
 from db.ledger_insert import Ended, SomeExisted, insert_calls, insert_calls_carefully
-from db.ledger_rows import COLUMNS, FLAGS, Booking, book, rollups
+from db.ledger_repricing import begin_repricing, end_repricing, reprice
+from db.ledger_rows import FLAGS, Booking, book, rollups
 from db.ledger_types import (
+    Adjusted,
+    AskedRepricing,
     Batch,
     Correction,
     DeadLetter,
@@ -26,48 +29,15 @@ from db.ledger_types import (
     LeaseOutcome,
     LeaseRequest,
     LeaseState,
+    Read,
+    Run,
 )
-from db.models import Budget, Epoch, JournalOffset, Lease
+from db.models import Epoch, JournalOffset, Lease
 from db.models import Window as WindowRow
 from db.references import References, UnknownReference
 from db.registry import ADJUSTMENTS
-from db.statements import (
-    FLAG_COSTS,
-    UPSERT_ROLLUPS,
-    Statement,
-    insert_new,
-    leases_statement,
-    table_of,
-)
+from db.statements import FLAG_COSTS, UPSERT_ROLLUPS
 from db.transactions import T, Transactions, Work, is_retryable
-
-_LEASES = table_of(Lease)
-_WINDOWS = table_of(WindowRow)
-
-BOOK_LEASES = Statement(
-    lambda _: (
-        update(_LEASES)
-        .values(granted=bindparam("to_granted"), spent=bindparam("to_spent"))
-        .where(_LEASES.c.window_id == bindparam("window"), _LEASES.c.epoch_id == bindparam("epoch"))
-    ),
-    ("to_granted", "to_spent", "window", "epoch"),
-)
-
-# Relative: another host may have leased meanwhile. `over` is the part nobody was asked for.
-BOOK_WINDOWS = Statement(
-    lambda _: (
-        update(_WINDOWS)
-        .values(
-            committed=_WINDOWS.c.committed + bindparam("change"),
-            overage=_WINDOWS.c.overage + bindparam("over"),
-        )
-        .where(_WINDOWS.c.id == bindparam("window"))
-    ),
-    ("change", "over", "window"),
-)
-
-
-READ_AT_ONCE = 64  # leases; a statement of its own for each number of windows
 
 
 class Ledger:
@@ -180,7 +150,26 @@ class Ledger:
     async def adjust(self, correction: Correction) -> bool:
         """Book the difference between what a call was charged and its true cost, under the epoch
         of no host. False: this correction was booked before. Raises UnknownCall."""
-        return await self._run(lambda c: _adjust(c, self._references, correction, self._host_id))
+        adjusted = await self._run(
+            lambda c: adjust(c, self._references, [correction], self._host_id)
+        )
+        return adjusted.calls > 0
+
+    async def begin_repricing(self, asked: AskedRepricing) -> Run:
+        """A run of repricing, or one that was asked for in the same words and has not ended."""
+        return await self._run(
+            lambda c: begin_repricing(c, self._references, asked, self._now_ms())
+        )
+
+    async def reprice(self, run_id: int, corrections: Sequence[Correction], read: Read) -> Adjusted:
+        """Book corrections, and that the run has read this far. What has not changed is left out;
+        corrections that were booked before are, too."""
+        return await self._run(
+            lambda c: reprice(c, self._references, run_id, corrections, read, self._host_id)
+        )
+
+    async def end_repricing(self, run_id: int) -> None:
+        await self._run(lambda c: end_repricing(c, run_id, self._now_ms()))
 
     async def close(self) -> None:
         await self._transactions.close()
@@ -227,7 +216,7 @@ def _book(
     }
     if not ids:
         return {}, 0
-    states = _lock_leases(connection, epoch_id, sorted(ids.values()))
+    states = lock_leases(connection, epoch_id, sorted(ids.values()))
     bookings = {window: Booking(*states[id_]) for window, id_ in ids.items()}
     unflagged = []
     for hold, settle, row in fresh:
@@ -249,35 +238,6 @@ def _book(
     return after, sum(row[0] for row in over)
 
 
-def _lock_leases(
-    connection: Connection, epoch_id: int, window_ids: Sequence[int]
-) -> dict[int, LeaseState]:
-    """An epoch's leases in some windows, made where missing; locked in the order given."""
-    states = _read_leases(connection, epoch_id, window_ids)
-    missing = [id_ for id_ in window_ids if id_ not in states]
-    if missing:
-        rows = [
-            {"window_id": id_, "epoch_id": epoch_id, "granted": 0, "spent": 0, "wanted": 0,
-             "ticket": 0}
-            for id_ in missing
-        ]  # fmt: skip
-        table = table_of(Lease)
-        connection.execute(insert_new(connection, table, ("window_id", "epoch_id")), rows)
-        states = _read_leases(connection, epoch_id, window_ids)
-    return states
-
-
-def _read_leases(
-    connection: Connection, epoch_id: int, window_ids: Sequence[int]
-) -> dict[int, LeaseState]:
-    states: dict[int, LeaseState] = {}
-    for start in range(0, len(window_ids), READ_AT_ONCE):
-        some = window_ids[start : start + READ_AT_ONCE]
-        rows: Any = leases_statement(len(some)).one(connection, (epoch_id, *some))
-        states.update({id_: LeaseState(granted, spent) for id_, granted, spent in rows})
-    return states
-
-
 def close_epoch(connection: Connection, epoch_id: int, *, unfinished_too: bool) -> bool:
     """Free what an epoch did not spend. False: it is not there, closed already, or not sure yet."""
     epoch = select(Epoch.state).where(Epoch.id == epoch_id).with_for_update()
@@ -297,26 +257,13 @@ def close_epoch(connection: Connection, epoch_id: int, *, unfinished_too: bool) 
         .with_for_update()
     )
     leases = connection.execute(unspent).all()
-    _lock_windows(connection, [row.window_id for row in leases])
+    lock_windows(connection, [row.window_id for row in leases])
     if leases:
         freed = [(row.spent - row.granted, 0, row.window_id) for row in leases]
         BOOK_WINDOWS.many(connection, freed)
         BOOK_LEASES.many(connection, [(x.spent, x.spent, x.window_id, epoch_id) for x in leases])
     connection.execute(update(Epoch).where(Epoch.id == epoch_id).values(state="closed"))
     return True
-
-
-def _lock_windows(connection: Connection, window_ids: Sequence[int]) -> Sequence[Any]:
-    """Their rows, with the limits in force (rule R6), locked in the order of their ids."""
-    limit = (Budget.limit_value + WindowRow.extra).label("limit_value")
-    query = (
-        select(WindowRow.id, WindowRow.committed, limit)
-        .join(Budget, Budget.id == WindowRow.budget_id)
-        .where(WindowRow.id.in_(window_ids))
-        .order_by(WindowRow.id)
-        .with_for_update(of=WindowRow)
-    )
-    return connection.execute(query).all() if window_ids else []
 
 
 def _lease(
@@ -330,10 +277,10 @@ def _lease(
     for request in requests:
         with contextlib.suppress(UnknownReference):  # its budget is not in this database
             wanted[references.window_id(connection, request.window)] = request
-    states = _lock_leases(connection, epoch_id, sorted(wanted))
+    states = lock_leases(connection, epoch_id, sorted(wanted))
     spent = _spent_totals(connection, list(wanted))
     outcomes, leases, windows = [], [], []
-    for window_id, committed, limit in _lock_windows(connection, sorted(wanted)):
+    for window_id, committed, limit in lock_windows(connection, sorted(wanted)):
         request, lease = wanted[window_id], states[window_id]
         delta = _allowed(request, lease, limit - committed)
         if delta:
@@ -373,22 +320,3 @@ def _spent_totals(connection: Connection, window_ids: Sequence[int]) -> dict[int
         .group_by(Lease.window_id)
     )
     return {row[0]: int(row[1]) for row in connection.execute(query)}
-
-
-def _adjust(
-    connection: Connection, references: References, correction: Correction, host_id: str
-) -> bool:
-    row = insert_correction(connection, references, correction, host_id)
-    if row is None:
-        return False
-    values = dict(zip(COLUMNS, row, strict=True))
-    change = {"usd": values["cost_nano"], "tokens": values["charged_tokens"], "requests": 0}
-    windows = charged_windows(connection, values["charge_set_id"])
-    leases = _lock_leases(connection, ADJUSTMENTS, [id_ for id_, _ in windows])
-    _lock_windows(connection, [id_ for id_, _ in windows])
-    for id_, unit in windows:
-        granted, spent = leases[id_]
-        moved = (granted + change[unit], spent + change[unit], id_, ADJUSTMENTS)
-        BOOK_LEASES.one(connection, moved)
-        BOOK_WINDOWS.one(connection, (change[unit], 0, id_))
-    return True

@@ -1,12 +1,11 @@
 """From journal records to cost rows and rollups. Pure; the inner loop of the drain."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from db.journal_records import FLAG_UNBACKED, Amounts, Hold, Settle, Window
-from db.ledger_types import Correction
 from db.models import CostAnalytics, UsageCost
 from pricing.usage import Usage
 
@@ -19,13 +18,9 @@ COLUMNS = (
     "usage_source", "input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens",
     "reasoning_tokens", "usage", "price_id", "cost_nano", "cost_items", "hold_nano",
     "charged_tokens", "charged_requests", "duration_ms", "first_byte_ms", "client_retry", "flags",
-    "error", "response_id", "tags",
+    "error", "response_id", "tags", "provider_cost_nano", "drift_nano",
 )  # fmt: skip
 assert set(COLUMNS) == set(UsageCost.__table__.columns.keys())
-SUMMED = (
-    "input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens",
-    "cost_nano", "charged_tokens",
-)  # fmt: skip
 JSON_COLUMNS = frozenset(("usage", "cost_items", "tags"))  # already encoded in a row
 FLAGS = COLUMNS.index("flags")
 
@@ -43,6 +38,7 @@ def settled_row(
     usage = settle.usage
     get = usage.get if usage else NO_USAGE.get
     items, tags = settle.cost_items, hold.tags
+    figure: Any = get("provider_cost_nano")
     return (
         hold.call_id,
         hold.at_ms,
@@ -79,7 +75,14 @@ def settled_row(
         settle.error[:64],
         settle.response_id[:128],
         encode_json(tags).decode() if tags else None,
+        figure,
+        None if figure is None else figure - priced_nano(settle),
     )
+
+
+def priced_nano(settle: Settle) -> int:
+    """What our price says a call costs, whatever it is charged."""
+    return settle.cost_nano if settle.priced_nano is None else settle.priced_nano
 
 
 def total_tokens(usage: dict[str, Any]) -> int:
@@ -119,33 +122,6 @@ def lost_settlement(hold: Hold, units: Sequence[str]) -> Settle:
     )
 
 
-def correction_row(
-    original: Mapping[str, Any],
-    so_far: Mapping[str, int],
-    correction: Correction,
-    price_id: int | None,
-) -> Row:
-    """A row of differences to `so_far`, the sums of the call's rows in SUMMED; usage and items
-    are the true ones, whole."""
-    usage = correction.usage
-    true = {name: usage.get(name, 0) for name in SUMMED}
-    true |= {"cost_nano": correction.cost_nano, "charged_tokens": total_tokens(usage)}
-    values = dict(original) | {name: true[name] - so_far[name] for name in SUMMED}
-    values |= {
-        "call_id": correction.call_id,
-        "adjusts": correction.adjusts,
-        "at_ms": correction.at_ms,
-        "usage": encode_json(usage).decode(),
-        "usage_source": correction.usage_source,
-        "price_id": price_id,
-        "cost_items": encode_json(correction.cost_items).decode(),
-        "tags": encode_json(original["tags"]).decode() if original["tags"] else None,
-        "hold_nano": 0,
-        "charged_requests": 0,
-    }
-    return tuple(values[name] for name in COLUMNS)
-
-
 # --- what rows move ------------------------------------------------------------------------
 
 
@@ -180,11 +156,14 @@ def book(bookings: dict[Window, Booking], charges: Amounts, held: Amounts, backe
 
 ROLLUP_SUMS = (
     "calls", "input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens",
-    "reasoning_tokens", "cost_nano",
+    "reasoning_tokens", "cost_nano", "adjusted_nano", "provider_cost_nano", "drift_nano",
 )  # fmt: skip
 ROLLUP_COLUMNS = (
     "shard", "hour", "host_id", "key_id", "organization_id", "team_id", "project_id", "user_id",
     "provider", "model", *ROLLUP_SUMS,
+)  # fmt: skip
+assert (COLUMNS[8], COLUMNS[23], COLUMNS[35:]) == (
+    "adjusts", "cost_nano", ("provider_cost_nano", "drift_nano"),
 )  # fmt: skip
 assert set(ROLLUP_COLUMNS) == set(CostAnalytics.__table__.columns.keys())
 
@@ -197,8 +176,7 @@ def rollups(rows: Iterable[Row], host_id: str, calls: int = 1) -> list[Row]:
         key = (row[1] // MS_PER_HOUR, row[2:7], row[9:11])
         sums = groups.get(key)
         if sums is None:
-            groups[key] = [calls, *row[16:21], row[23]]
-            continue
+            sums = groups[key] = [0] * len(ROLLUP_SUMS)
         sums[0] += calls
         sums[1] += row[16]
         sums[2] += row[17]
@@ -206,6 +184,11 @@ def rollups(rows: Iterable[Row], host_id: str, calls: int = 1) -> list[Row]:
         sums[4] += row[19]
         sums[5] += row[20]
         sums[6] += row[23]
+        if row[8] is not None:  # an adjustment
+            sums[7] += row[23]
+        if row[36] is not None:  # drift: there is a provider's own figure
+            sums[8] += row[35] or 0
+            sums[9] += row[36]
     return [
         (_shard(hour, host_id, who, what), hour, host_id, *who, *what, *sums)
         for (hour, who, what), sums in sorted(groups.items(), key=str)

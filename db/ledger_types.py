@@ -72,7 +72,47 @@ class Correction(Struct, frozen=True):
     price_version: str
     model: str  # the table entry, provider/model
     cost_nano: int  # the whole cost, not the difference
-    cost_items: list[tuple[str, int, int]]
+    cost_items: list[tuple[str, int, int]] | None  # None: not itemised, as of a lost call
+    ending: str = ""  # "": the call's own, or `complete` if it was lost
+    unpriced: bool = False  # the price is a declared one still
+    restate: bool = True  # whether the budgets the call was charged to are charged the difference
+
+
+class Adjusted(NamedTuple):
+    """What corrections have changed."""
+
+    calls: int
+    nano: int  # the sum of the differences
+
+
+class AskedRepricing(Struct, frozen=True):
+    """A run as it is asked for. `words` are those of the command: the same words find a run that
+    was begun and not ended, whatever times they mean by now."""
+
+    price_version: str
+    described: "PriceDescription"  # of the version; no entry
+    since_ms: int | None
+    until_ms: int
+    restate: bool
+    words: dict[str, Any]
+
+
+class Read(NamedTuple):
+    """The last call a run has read, in the order of time."""
+
+    at_ms: int
+    call_id: bytes
+
+
+class Run(NamedTuple):
+    """A run of repricing that has begun, perhaps long ago."""
+
+    id: int
+    since_ms: int | None
+    until_ms: int
+    started_at_ms: int
+    read: Read | None
+    adjusted: Adjusted
 
 
 class LeaseRequest(Struct, frozen=True):

@@ -52,41 +52,63 @@ def _ref(target: str, **options: Any) -> Mapped[Any]:
     return mapped_column(BigId, ForeignKey(target, ondelete="RESTRICT"), **options)
 
 
-# --- hierarchy -----------------------------------------------------------------------------
+def _call_ref(**options: Any) -> Mapped[Any]:
+    reference = ForeignKey("ai_usage_costs.call_id", ondelete="RESTRICT")
+    return mapped_column(LargeBinary(16), reference, **options)
 
 
-class Organization(Base):
-    __tablename__ = "ai_organizations"
-    id: Mapped[int] = _id()
-    name: Mapped[str] = mapped_column(String(128), unique=True)
-    source: Mapped[str] = mapped_column(String(16))  # config | cli | api
+class Declared:
+    """Who made a row, and when it was deleted."""
+
+    source: Mapped[str] = mapped_column(String(16))  # config | cli | api | header (users)
     created_at_ms: Mapped[int] = mapped_column(BigInteger)
     tombstoned_at_ms: Mapped[int | None] = mapped_column(BigInteger)
 
 
-class Team(Base):
+class Spend:
+    """Whose, on what and how much: what a cost row and its rollup have in common."""
+
+    key_id: Mapped[int] = _ref("ai_api_keys.id")
+    organization_id: Mapped[int] = _ref("ai_organizations.id")
+    team_id: Mapped[int] = _ref("ai_teams.id")
+    project_id: Mapped[int | None] = _ref("ai_projects.id")
+    user_id: Mapped[int | None] = _ref("ai_users.id")
+    provider: Mapped[str] = mapped_column(String(64))
+    model: Mapped[str] = mapped_column(String(256))  # as requested
+    input_tokens: Mapped[int] = mapped_column(BigInteger)
+    cache_read_tokens: Mapped[int] = mapped_column(BigInteger)
+    cache_write_tokens: Mapped[int] = mapped_column(BigInteger)
+    output_tokens: Mapped[int] = mapped_column(BigInteger)
+    reasoning_tokens: Mapped[int] = mapped_column(BigInteger)
+    cost_nano: Mapped[int] = mapped_column(BigInteger)
+
+
+# --- hierarchy -----------------------------------------------------------------------------
+
+
+class Organization(Declared, Base):
+    __tablename__ = "ai_organizations"
+    id: Mapped[int] = _id()
+    name: Mapped[str] = mapped_column(String(128), unique=True)
+
+
+class Team(Declared, Base):
     __tablename__ = "ai_teams"
     __table_args__ = (UniqueConstraint("organization_id", "name"),)
     id: Mapped[int] = _id()
     organization_id: Mapped[int] = _ref("ai_organizations.id")
     name: Mapped[str] = mapped_column(String(128))
-    source: Mapped[str] = mapped_column(String(16))
-    created_at_ms: Mapped[int] = mapped_column(BigInteger)
-    tombstoned_at_ms: Mapped[int | None] = mapped_column(BigInteger)
 
 
-class Project(Base):
+class Project(Declared, Base):
     __tablename__ = "ai_projects"
     __table_args__ = (UniqueConstraint("team_id", "name"),)
     id: Mapped[int] = _id()
     team_id: Mapped[int] = _ref("ai_teams.id")
     name: Mapped[str] = mapped_column(String(128))
-    source: Mapped[str] = mapped_column(String(16))
-    created_at_ms: Mapped[int] = mapped_column(BigInteger)
-    tombstoned_at_ms: Mapped[int | None] = mapped_column(BigInteger)
 
 
-class User(Base):
+class User(Declared, Base):
     """A person or service inside an organization; also made by the first call that names one."""
 
     __tablename__ = "ai_users"
@@ -95,9 +117,6 @@ class User(Base):
     organization_id: Mapped[int] = _ref("ai_organizations.id")
     name: Mapped[str] = mapped_column(String(128))
     email: Mapped[str] = mapped_column(String(254), default="")
-    source: Mapped[str] = mapped_column(String(16))  # config | cli | api | header
-    created_at_ms: Mapped[int] = mapped_column(BigInteger)
-    tombstoned_at_ms: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class ApiKey(Base):
@@ -121,14 +140,13 @@ class ApiKey(Base):
 # --- budgets -------------------------------------------------------------------------------
 
 
-class Budget(Base):
+class Budget(Declared, Base):
     """A limit on a scope for a period. Re-creating one revives its tombstone, spend included."""
 
     __tablename__ = "ai_budgets"
-    __table_args__ = (UniqueConstraint("identity"),)
     id: Mapped[int] = _id()
     # scope path + unit + period + zone + anchors + filters: what makes two budgets the same one
-    identity: Mapped[str] = mapped_column(String(512))
+    identity: Mapped[str] = mapped_column(String(512), unique=True)
     scope_kind: Mapped[str] = mapped_column(String(16))
     unit: Mapped[str] = mapped_column(String(16))  # usd | tokens | requests
     limit_value: Mapped[int] = mapped_column(BigInteger)
@@ -139,9 +157,6 @@ class Budget(Base):
     models: Mapped[list[Any]] = mapped_column(Json, default=list)
     providers: Mapped[list[Any]] = mapped_column(Json, default=list)
     options: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)  # clamp, waits, alerts
-    source: Mapped[str] = mapped_column(String(16))
-    created_at_ms: Mapped[int] = mapped_column(BigInteger)
-    tombstoned_at_ms: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class OrganizationBudget(Base):
@@ -274,50 +289,34 @@ class ModelCost(Base):
 # --- cost rows -----------------------------------------------------------------------------
 
 
-class UsageCost(Base):
+class UsageCost(Spend, Base):
     """One call, append-only.
 
-    A correction is another row that names the call it adjusts (never another adjustment): its
-    counts, cost and charges are differences to be added (no `cost_items`), its `usage` and price
-    are what the call is now priced with, whole, and it ends `lost` only while that usage is still
-    the ceiling's. So the sum of all rows is what was spent, and the sum over one call is the cost
-    of its last row's usage and price.
+    An adjustment is another row that names the call it adjusts (never another adjustment): its
+    counts, cost and charges are differences to be added, its `usage`, price and items are what the
+    call is now priced with, whole, and it ends `lost` only while that usage is still the ceiling's.
+    So the sum of all rows is what was spent, and the sum over one call is the cost of its last
+    row's usage and price. One without a charge set leaves budgets as they were.
     """
 
     __tablename__ = "ai_usage_costs"
     __table_args__ = (
         Index("ix_ai_usage_costs_at", "at_ms"),
         Index("ix_ai_usage_costs_key_at", "key_id", "at_ms"),
-        # The adjustments of a call; few rows are any. The migration makes it partial: a condition
-        # here would load every dialect it names, with their drivers, into each process.
-        Index("ix_ai_usage_costs_adjusts", "adjusts"),
     )
     call_id: Mapped[bytes] = mapped_column(LargeBinary(16), primary_key=True)  # UUIDv7
     at_ms: Mapped[int] = mapped_column(BigInteger)
-    key_id: Mapped[int] = _ref("ai_api_keys.id")
-    organization_id: Mapped[int] = _ref("ai_organizations.id")
-    team_id: Mapped[int] = _ref("ai_teams.id")
-    project_id: Mapped[int | None] = _ref("ai_projects.id")
-    user_id: Mapped[int | None] = _ref("ai_users.id")
     charge_set_id: Mapped[int | None] = _ref("ai_charge_sets.id")  # None: no budget applied
-    adjusts: Mapped[bytes | None] = mapped_column(
-        LargeBinary(16), ForeignKey("ai_usage_costs.call_id", ondelete="RESTRICT")
-    )
-    provider: Mapped[str] = mapped_column(String(64))
-    model: Mapped[str] = mapped_column(String(256))  # as requested
+    # Few rows are adjustments. The migration makes the index partial: a condition here would load
+    # every dialect it names, with their drivers, into each process.
+    adjusts: Mapped[bytes | None] = _call_ref(index=True)
     route: Mapped[str] = mapped_column(String(64))
     stream: Mapped[bool]
     http_status: Mapped[int] = mapped_column(SmallInteger)
     ending: Mapped[str] = mapped_column(String(16))
     usage_source: Mapped[str] = mapped_column(String(12))
-    input_tokens: Mapped[int] = mapped_column(BigInteger)
-    cache_read_tokens: Mapped[int] = mapped_column(BigInteger)
-    cache_write_tokens: Mapped[int] = mapped_column(BigInteger)
-    output_tokens: Mapped[int] = mapped_column(BigInteger)
-    reasoning_tokens: Mapped[int] = mapped_column(BigInteger)
     usage: Mapped[dict[str, Any] | None] = mapped_column(Json)  # Usage.as_dict(), whole
     price_id: Mapped[int | None] = _ref("ai_provider_model_costs.id")  # None: not priced
-    cost_nano: Mapped[int] = mapped_column(BigInteger)
     cost_items: Mapped[list[Any] | None] = mapped_column(Json)
     hold_nano: Mapped[int] = mapped_column(BigInteger)
     charged_tokens: Mapped[int] = mapped_column(BigInteger)  # to budgets in tokens
@@ -329,31 +328,68 @@ class UsageCost(Base):
     error: Mapped[str] = mapped_column(String(64))
     response_id: Mapped[str] = mapped_column(String(128))
     tags: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    provider_cost_nano: Mapped[int | None] = mapped_column(BigInteger)  # its own figure, if any
+    drift_nano: Mapped[int | None] = mapped_column(BigInteger)  # that figure less our price's
 
 
-class CostAnalytics(Base):
+class Repricing(Base):
+    """One run of repricing: what it was asked for, and how far it has come."""
+
+    __tablename__ = "ai_repricings"
+    id: Mapped[int] = _id()
+    price_version_id: Mapped[int] = _ref("ai_price_versions.id")
+    since_ms: Mapped[int | None] = mapped_column(BigInteger)  # None: from the first call
+    until_ms: Mapped[int] = mapped_column(BigInteger)
+    restated: Mapped[bool]  # whether budgets are charged the differences
+    asked: Mapped[dict[str, Any]] = mapped_column(Json)  # as it was asked for: finds it again
+    started_at_ms: Mapped[int] = mapped_column(BigInteger)
+    finished_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    read_at_ms: Mapped[int | None] = mapped_column(BigInteger)  # the last call that was read,
+    read_call_id: Mapped[bytes | None] = mapped_column(LargeBinary(16))  # None: none yet
+    calls_adjusted: Mapped[int] = mapped_column(BigInteger, default=0)
+    adjusted_nano: Mapped[int] = mapped_column(BigInteger, default=0)
+
+
+class CostAdjustment(Base):
+    """What is to be said of a cost row that is an adjustment: from which price to which."""
+
+    __tablename__ = "ai_cost_adjustments"
+    call_id: Mapped[bytes] = _call_ref(primary_key=True)
+    repricing_id: Mapped[int | None] = _ref("ai_repricings.id")  # None: of one call, by itself
+    from_price_id: Mapped[int | None] = _ref("ai_provider_model_costs.id")  # None: not priced
+    to_price_id: Mapped[int | None] = _ref("ai_provider_model_costs.id")
+
+
+class CostValidation(Base):
+    """One line of a comparison of the ledger with a provider's own cost export."""
+
+    __tablename__ = "ai_cost_validations"
+    __table_args__ = (UniqueConstraint("file_sha256", "source", "day", "model"),)
+    id: Mapped[int] = _id()
+    validated_at_ms: Mapped[int] = mapped_column(BigInteger)
+    source: Mapped[str] = mapped_column(String(16))  # openai | anthropic | openrouter | csv
+    file_sha256: Mapped[str] = mapped_column(String(64))
+    day: Mapped[str] = mapped_column(String(10))  # ISO date, UTC
+    model: Mapped[str] = mapped_column(String(256))  # "": all of the day
+    calls: Mapped[int] = mapped_column(BigInteger)
+    ledger_nano: Mapped[int] = mapped_column(BigInteger)
+    provider_nano: Mapped[int] = mapped_column(BigInteger)
+    threshold_percent: Mapped[str] = mapped_column(String(16))
+    exceeds: Mapped[bool]
+
+
+class CostAnalytics(Spend, Base):
     """Hourly rollup, maintained in the flush transaction; one shard per host, no shared row."""
 
     __tablename__ = "ai_cost_analytics"
-    __table_args__ = (Index("ix_ai_cost_analytics_hour", "hour"),)
     # hour:host:key:project:user:provider:model, because unique keys do not hold over NULLs
     shard: Mapped[str] = mapped_column(String(512), primary_key=True)
-    hour: Mapped[int] = mapped_column(BigInteger)  # unix hours
+    hour: Mapped[int] = mapped_column(BigInteger, index=True)  # unix hours
     host_id: Mapped[str] = mapped_column(String(64))
-    key_id: Mapped[int] = _ref("ai_api_keys.id")
-    organization_id: Mapped[int] = _ref("ai_organizations.id")
-    team_id: Mapped[int] = _ref("ai_teams.id")
-    project_id: Mapped[int | None] = _ref("ai_projects.id")
-    user_id: Mapped[int | None] = _ref("ai_users.id")
-    provider: Mapped[str] = mapped_column(String(64))
-    model: Mapped[str] = mapped_column(String(256))
     calls: Mapped[int] = mapped_column(BigInteger)
-    input_tokens: Mapped[int] = mapped_column(BigInteger)
-    cache_read_tokens: Mapped[int] = mapped_column(BigInteger)
-    cache_write_tokens: Mapped[int] = mapped_column(BigInteger)
-    output_tokens: Mapped[int] = mapped_column(BigInteger)
-    reasoning_tokens: Mapped[int] = mapped_column(BigInteger)
-    cost_nano: Mapped[int] = mapped_column(BigInteger)
+    adjusted_nano: Mapped[int] = mapped_column(BigInteger)  # the adjustments in it
+    provider_cost_nano: Mapped[int] = mapped_column(BigInteger)  # as rows have them
+    drift_nano: Mapped[int] = mapped_column(BigInteger)
 
 
 class Revision(Base):

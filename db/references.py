@@ -131,13 +131,13 @@ class References:
         known = self._prices.get((version, model))
         if known is None:
             described = self._describe_price(version, model) or NOT_DESCRIBED
-            version_id = self._version_id(connection, version, described)
+            version_id = self.version_id(connection, version, described)
             keys = {"price_version_id": version_id, "model": _storable(model, 256)}
             known = _find_or_make(connection, ModelCost, keys, {"entry": described.entry})
             self._prices[version, model] = known
         return known
 
-    def _version_id(self, connection: Connection, version: str, is_: PriceDescription) -> int:
+    def version_id(self, connection: Connection, version: str, is_: PriceDescription) -> int:
         values = {
             "table_id": is_.table_id,
             "sha256": is_.sha256,

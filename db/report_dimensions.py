@@ -35,6 +35,7 @@ class Source(NamedTuple):
     time: ColumnElement[int]  # in units of `unit_ms`
     unit_ms: int
     calls: ColumnElement[int]
+    adjusted: ColumnElement[int]  # nano-USD of adjustments
 
 
 ROWS = Source(
@@ -42,12 +43,14 @@ ROWS = Source(
     UsageCost.__table__.c.at_ms,
     1,
     func.sum(case((UsageCost.adjusts.is_(None), 1), else_=0)),
+    func.sum(case((UsageCost.adjusts.is_(None), 0), else_=UsageCost.cost_nano)),
 )
 ROLLUPS = Source(
     CostAnalytics.__table__,
     CostAnalytics.__table__.c.hour,
     HOUR_MS,
     func.sum(CostAnalytics.calls),
+    func.sum(CostAnalytics.adjusted_nano),
 )
 
 
@@ -95,12 +98,12 @@ async def condition(
     if dimension in TIMES:
         raise ReportError(f"filter by time with since and until, not by {dimension}")
     if dimension in PATHS:
-        ids = await _ids(connection, dimension, value)
+        ids = await ids_of(connection, dimension, value)
         return expression(source, dimension).in_(ids)
     return expression(source, dimension) == value
 
 
-async def _ids(connection: AsyncConnection, dimension: str, value: str) -> list[int]:
+async def ids_of(connection: AsyncConnection, dimension: str, value: str) -> list[int]:
     """Whose name or whole path this is."""
     query = PATHS[dimension]
     name = list(query.selected_columns)[-1]

@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import aliased
 
 from db.catalog_budgets import load_budgets
 from db.catalog_types import BudgetRow
 from db.models import (
     ApiKey,
+    CostAdjustment,
     Lease,
     ModelCost,
     Organization,
@@ -48,6 +50,7 @@ from pricing.money import usd_from_atto, usd_from_nano
 __all__ = [
     "CALL_FIELDS",
     "GROUP_FIELDS",
+    "USD_FIELDS",
     "BudgetStatus",
     "Filters",
     "budget_status",
@@ -61,7 +64,11 @@ CALL_FIELDS = (
     "tags", "http_status", "ending", "usage_source", *TOKENS, "cost_usd", "hold_usd", "cost_items",
     "price_version", "route", "stream", "duration_ms", "client_retry",
 )  # fmt: skip
-GROUP_FIELDS = ("calls", *TOKENS, "cost_usd")
+# cost_usd is net: original_usd plus adjustment_usd. What providers reported in replies, and that
+# less our price of the same calls, come last.
+USD_FIELDS = ("cost_usd", "original_usd", "adjustment_usd", "provider_cost_usd", "drift_usd")
+GROUP_FIELDS = ("calls", *TOKENS, *USD_FIELDS)
+COST = 1 + len(TOKENS)  # the place of the cost in a group's sums
 
 
 # --- one object per cost row ---------------------------------------------------------------
@@ -73,11 +80,14 @@ async def calls(
 ) -> AsyncGenerator[dict[str, Any], None]:
     """Cost rows in the order of time, each with the fields of CALL_FIELDS in that order.
 
-    A correction is a row of its own: it holds differences, so that sums are right, and one field
-    more, `adjusts`, the request id of the call it corrects. Raises ReportError.
+    Where the reply had the provider's own figure, there is `provider_cost_usd`, too.
+    An adjustment is a row of its own: it holds differences, so that sums are right, and two fields
+    more: `adjusts`, the request id of the call, and `previous_price_version`. The call's own row
+    stays as it was. Raises ReportError.
     """
     query = _calls_query().where(*await _conditions(connection, ROWS, filters))
-    async with aclosing(stream(connection, query.order_by(UsageCost.at_ms))) as rows:
+    query = query.order_by(UsageCost.at_ms, UsageCost.call_id)
+    async with aclosing(stream(connection, query)) as rows:
         async for row in rows:
             yield _call(row)
 
@@ -86,8 +96,9 @@ def _calls_query() -> Any:
     names = (
         "call_id", "at_ms", "provider", "model", "tags", "http_status", "ending", "usage_source",
         *TOKENS, "cost_nano", "hold_nano", "cost_items", "route", "stream", "duration_ms",
-        "client_retry", "adjusts",
+        "client_retry", "adjusts", "provider_cost_nano",
     )  # fmt: skip
+    before, of_before = aliased(ModelCost), aliased(PriceVersion)
     return (
         select(
             *(getattr(UsageCost, name) for name in names),
@@ -97,6 +108,7 @@ def _calls_query() -> Any:
             User.name.label("user_name"),
             ApiKey.name.label("key"),
             PriceVersion.version.label("price_version"),
+            of_before.version.label("previous_price_version"),
         )
         .join(Organization, UsageCost.organization_id == Organization.id)
         .join(Team, UsageCost.team_id == Team.id)
@@ -105,6 +117,9 @@ def _calls_query() -> Any:
         .join(User, UsageCost.user_id == User.id, isouter=True)
         .join(ModelCost, UsageCost.price_id == ModelCost.id, isouter=True)
         .join(PriceVersion, ModelCost.price_version_id == PriceVersion.id, isouter=True)
+        .join(CostAdjustment, CostAdjustment.call_id == UsageCost.call_id, isouter=True)
+        .join(before, CostAdjustment.from_price_id == before.id, isouter=True)
+        .join(of_before, before.price_version_id == of_before.id, isouter=True)
     )
 
 
@@ -140,8 +155,11 @@ def _call(row: Any) -> dict[str, Any]:
         "duration_ms": row.duration_ms,
         "client_retry": row.client_retry,
     }
+    if row.provider_cost_nano is not None:
+        call["provider_cost_usd"] = usd_from_nano(row.provider_cost_nano)
     if row.adjusts is not None:
         call["adjusts"] = str(uuid.UUID(bytes=row.adjusts))
+        call["previous_price_version"] = row.previous_price_version
     return call
 
 
@@ -215,7 +233,13 @@ async def _conditions(connection: AsyncConnection, source: Source, filters: Filt
 
 
 def _sum_columns(source: Source) -> list[Any]:
-    return [func.sum(source.table.c[name]) for name in (*TOKENS, "cost_nano")]
+    columns = source.table.c
+    return [
+        *(func.sum(columns[name]) for name in (*TOKENS, "cost_nano")),
+        source.adjusted,
+        func.sum(columns.provider_cost_nano),
+        func.sum(columns.drift_nano),
+    ]
 
 
 def _add(
@@ -241,16 +265,21 @@ async def _with_labels(
 
     def order(group: tuple[tuple[str | None, ...], list[int]]) -> Any:
         text = tuple(label or "" for label in group[0])
-        return text if in_time else (-group[1][-1], text)
+        return text if in_time else (-group[1][COST], text)
 
     return [
         {
             **dict(zip(by, key, strict=True)),
-            **dict(zip(GROUP_FIELDS, values, strict=True)),
-            "cost_usd": usd_from_nano(values[-1]),
+            **dict(zip(GROUP_FIELDS, values[:COST], strict=False)),
+            **_usd_fields(*values[COST:]),
         }
         for key, values in sorted(groups.items(), key=order)
     ]
+
+
+def _usd_fields(net: int, adjusted: int, reported: int, drift: int) -> dict[str, str]:
+    values = (net, net - adjusted, adjusted, reported, drift)
+    return dict(zip(USD_FIELDS, map(usd_from_nano, values), strict=True))
 
 
 # --- budgets -------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from db.engine import ping, reader
 from db.errors import DatabaseUnusable, SchemaMismatch
 from db.schema_diff import differences
 
-REVISIONS = ("0001",)  # oldest first; a test compares them with the migration scripts
+REVISIONS = ("0001", "0002")  # oldest first; a test compares them with the migration scripts
 HEAD = REVISIONS[-1]
 MIGRATIONS = Path(__file__).parent / "migrations"
 LOCK = 0x746F6C6C  # PostgreSQL advisory lock: one migration at a time

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from db.engine import ping, reader
 from db.models import UsageCost
+from db.verify_adjustments import check_adjustments, check_repricings
 from db.verify_costs import check_corrections, check_costs
 from db.verify_journals import check_journals
 from db.verify_money import check_epochs, check_leases, check_references, check_rows, check_windows
@@ -52,6 +53,8 @@ async def verify(
             check_rollups,
             lambda c: check_costs(c, lambda done: progress(done, total)),
             check_corrections,
+            check_adjustments,
+            check_repricings,
         ]
         if journal_dir is not None:
             checks.append(lambda c: check_journals(c, journal_dir))

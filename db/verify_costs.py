@@ -7,12 +7,13 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
+from db.journal_records import FLAG_REPORTED_COST
 from db.models import ModelCost, UsageCost
 from db.streaming import stream
 from db.verify_types import Finding, call_name
-from pricing.calculator import ceiling_cost, cost
+from pricing.calculator import PROVIDER_FIGURE, ceiling_cost, cost
 from pricing.errors import PricingError
-from pricing.money import nano_from_atto, usd_from_nano
+from pricing.money import ATTO_PER_NANO, nano_from_atto, usd_from_nano
 from pricing.price import Price
 from pricing.usage import Usage
 
@@ -25,6 +26,10 @@ COLUMNS = (
     UsageCost.usage,
     UsageCost.price_id,
     UsageCost.cost_nano,
+    UsageCost.flags,
+    UsageCost.hold_nano,
+    UsageCost.provider_cost_nano,
+    UsageCost.drift_nano,
 )
 
 
@@ -81,30 +86,39 @@ async def check_costs(
 async def check_corrections(connection: AsyncConnection) -> AsyncGenerator[Finding, None]:
     """A corrected call costs, all its rows together, what its last correction's usage does."""
     prices = await load_prices(connection)
-    call_id = UsageCost.adjusts
     latest_first = UsageCost.call_id.desc()
+    of_call: dict[str, Any] = {"partition_by": UsageCost.adjusts}
     corrections = (
         select(
-            call_id,
+            UsageCost.adjusts,
             UsageCost.call_id.label("last"),
-            func.sum(UsageCost.cost_nano).over(partition_by=UsageCost.adjusts).label("nano"),
-            func.row_number()
-            .over(partition_by=UsageCost.adjusts, order_by=latest_first)
-            .label("n"),
+            func.sum(UsageCost.cost_nano).over(**of_call).label("nano"),
+            func.sum(UsageCost.drift_nano).over(**of_call).label("drift"),
+            func.row_number().over(**of_call, order_by=latest_first).label("n"),
         )
         .where(UsageCost.adjusts.is_not(None))
         .subquery()
     )
     call = aliased(UsageCost)
-    total = (call.cost_nano + corrections.c.nano).label("total_nano")
     query = (
-        select(*COLUMNS, call.at_ms.label("called_at_ms"), total, corrections.c.adjusts)
+        select(
+            *COLUMNS,
+            UsageCost.cost_items,
+            corrections.c.adjusts,
+            call.at_ms.label("called_at_ms"),
+            call.provider_cost_nano.label("figure"),
+            (call.cost_nano + corrections.c.nano).label("total_nano"),
+            (call.drift_nano + corrections.c.drift).label("total_drift"),
+        )
         .join(corrections, corrections.c.last == UsageCost.call_id)
         .join(call, corrections.c.adjusts == call.call_id)
         .where(corrections.c.n == 1)
     )
     async for row in stream(connection, query):
-        problem = cost_problem(row, row.called_at_ms, int(row.total_nano), None, prices)
+        nano = int(row.total_nano)
+        problem = cost_problem(row, row.called_at_ms, nano, row.cost_items, prices)
+        if problem is None and row.total_drift is not None:
+            problem = drift_problem(row.figure, int(row.total_drift), nano)
         if problem:
             yield Finding("I5", call_name(row.adjusts), f"corrected: {problem}")
 
@@ -120,10 +134,40 @@ def cost_problem(
         expected, expected_items = _expected(row, at_ms, items, prices)
     except (PricingError, TypeError) as exc:
         return f"cannot be computed again: {exc}"
+    if row.flags & FLAG_REPORTED_COST:
+        return _charged_figure_problem(row, nano, items, expected)
     if nano != expected:
         return f"costs {usd_from_nano(nano)} USD, its usage {usd_from_nano(expected)}"
     if items is not None and items != expected_items:
         return f"has items {items}, its usage {expected_items}"
+    if row.drift_nano is not None and row.provider_cost_nano is not None:
+        return drift_problem(row.provider_cost_nano, row.drift_nano, expected)
+    return None
+
+
+def drift_problem(figure: int, drift: int, priced: int) -> str | None:
+    """What is wrong with the difference stored between the provider's figure and our price."""
+    if drift == figure - priced:
+        return None
+    stored, true = usd_from_nano(drift), usd_from_nano(figure - priced)
+    return f"the provider's figure differs from our price by {stored} USD, really by {true}"
+
+
+def _charged_figure_problem(
+    row: Any, nano: int, items: list[Any] | None, priced: int
+) -> str | None:
+    """Of a row charged the provider's own figure, or less where that is above its ceiling, which
+    is its hold or, with soft budgets, more."""
+    figure = row.usage.get("provider_cost_nano")
+    if figure is None or figure != row.provider_cost_nano:
+        return f"is charged the provider's figure, which is {figure} in its usage"
+    whole = [[PROVIDER_FIGURE, nano, ATTO_PER_NANO]]
+    if items is not None and items != whole:
+        return f"has items {items}, the provider's figure is {whole}"
+    if nano != figure and not max(row.hold_nano, priced) <= nano < figure:
+        return f"costs {usd_from_nano(nano)} USD, the provider's figure is {usd_from_nano(figure)}"
+    if row.drift_nano != figure - priced and not row.usage.get("passes"):
+        return drift_problem(figure, row.drift_nano, priced)
     return None
 
 
@@ -144,7 +188,7 @@ def _expected(
         return found
 
     computed = cost(usage, price, other, at_s=at_ms / 1000)
-    if unknown and items is not None:
+    if unknown and items is not None and not row.flags & FLAG_REPORTED_COST:
         # A pass at a model no row refers to: its price is nowhere but in the items.
         return nano_from_atto(sum(count * atto for _, count, atto in items)), items
     return computed.nano, [list(item) for item in computed.items]

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import and_, case, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
@@ -13,8 +13,7 @@ from db.streaming import stream
 from db.verify_types import Finding, call_name
 from pricing.money import usd_from_nano
 
-ADJUSTMENTS = 0  # the epoch of no host
-FLAGGED = UsageCost.flags.bitwise_and(FLAGS_OVERAGE) != 0
+FLAGGED = and_(UsageCost.flags.bitwise_and(FLAGS_OVERAGE) != 0, UsageCost.adjusts.is_(None))
 
 # What a row charges to a window, by the unit of the window's budget.
 CHARGES = {
@@ -22,6 +21,7 @@ CHARGES = {
     "tokens": UsageCost.charged_tokens,
     "requests": UsageCost.charged_requests,
 }
+SUMS = (*CHARGES, *(f"{kind}_{unit}" for kind in ("flagged", "raised") for unit in CHARGES))
 
 
 async def check_windows(connection: AsyncConnection) -> AsyncGenerator[Finding, None]:
@@ -45,6 +45,12 @@ def _windows_query() -> Any:
                 func.sum(case((FLAGGED, column), else_=0)).label(f"flagged_{unit}")
                 for unit, column in CHARGES.items()
             ),
+            *(
+                func.sum(
+                    case((and_(UsageCost.adjusts.is_not(None), column > 0), column), else_=0)
+                ).label(f"raised_{unit}")
+                for unit, column in CHARGES.items()
+            ),
         )
         .where(UsageCost.charge_set_id.is_not(None))
         .group_by(UsageCost.charge_set_id)
@@ -53,8 +59,7 @@ def _windows_query() -> Any:
     charges = (
         select(
             ChargeSetWindow.window_id,
-            *(func.sum(sets.c[unit]).label(unit) for unit in CHARGES),
-            *(func.sum(sets.c[f"flagged_{unit}"]).label(f"flagged_{unit}") for unit in CHARGES),
+            *(func.sum(sets.c[name]).label(name) for name in SUMS),
         )
         .join(sets, sets.c.charge_set_id == ChargeSetWindow.charge_set_id)
         .group_by(ChargeSetWindow.window_id)
@@ -65,9 +70,6 @@ def _windows_query() -> Any:
             Lease.window_id,
             func.sum(Lease.granted).label("granted"),
             func.sum(Lease.spent).label("spent"),
-            func.sum(case((Lease.epoch_id == ADJUSTMENTS, Lease.granted), else_=0)).label(
-                "adjusted"
-            ),
         )
         .group_by(Lease.window_id)
         .subquery()
@@ -80,9 +82,7 @@ def _windows_query() -> Any:
             Budget.limit_value,
             leases.c.granted,
             leases.c.spent,
-            leases.c.adjusted,
-            *(charges.c[name] for name in CHARGES),
-            *(charges.c[f"flagged_{name}"] for name in CHARGES),
+            *(charges.c[name] for name in SUMS),
         )
         .join(Budget, Window.budget_id == Budget.id)
         .join(leases, leases.c.window_id == Window.id, isouter=True)
@@ -92,12 +92,14 @@ def _windows_query() -> Any:
 
 
 def _window_problems(row: Any) -> Iterator[tuple[str, str]]:
-    granted, spent, adjusted = (int(value or 0) for value in (row.granted, row.spent, row.adjusted))
-    charged = int(getattr(row, row.unit) or 0)
-    flagged = int(getattr(row, f"flagged_{row.unit}") or 0)
+    granted, spent = int(row.granted or 0), int(row.spent or 0)
+    charged, flagged, raised = (
+        int(getattr(row, f"{kind}{row.unit}") or 0) for kind in ("", "flagged_", "raised_")
+    )
     bound = max(row.limit_value + row.extra, row.lowered_from)
-    # Corrections are booked whatever the limit: the call was made.
-    leased = row.committed - row.overage - max(adjusted, 0)
+    # Adjustments are booked whatever the limit: the calls were made. One upwards may follow when
+    # the room that one downwards made was leased, so only those upwards count.
+    leased = row.committed - row.overage - raised
     if leased > bound:
         yield "I1a", f"{leased} {row.unit} are committed and not overage, its limit is {bound}"
     if row.overage > flagged:

@@ -11,12 +11,12 @@ from db.streaming import stream
 from db.verify_types import Finding
 
 WHO = ("key_id", "organization_id", "team_id", "project_id", "user_id", "provider", "model")
-SUMS = (*TOKENS, "cost_nano")
+SUMS = (*TOKENS, "cost_nano", "provider_cost_nano", "drift_nano")
 
 
 async def check_rollups(connection: AsyncConnection) -> AsyncGenerator[Finding, None]:
     both = union_all(_sums(ROWS, "1"), _sums(ROLLUPS, "-1")).subquery()
-    names = ("calls", *SUMS)
+    names = ("calls", "adjusted_nano", *SUMS)
     differences = [func.sum(both.c[name] * both.c.sign).label(name) for name in names]
     query = (
         select(both.c.hour, *(both.c[name] for name in WHO), *differences)
@@ -39,5 +39,6 @@ def _sums(source: Source, sign: str) -> Any:
         *who,
         literal_column(sign).label("sign"),
         source.calls.label("calls"),
-        *(func.sum(source.table.c[name]).label(name) for name in SUMS),
+        source.adjusted.label("adjusted_nano"),
+        *(func.coalesce(func.sum(source.table.c[name]), 0).label(name) for name in SUMS),
     ).group_by("hour", *who)

@@ -19,10 +19,12 @@ __all__ = [
     "ceiling_usage",
     "cost",
     "output_limit_for",
+    "reported_cost",
 ]
 
 Quote = Callable[[str], Price | None]  # the price of another model of the same provider
 Item = tuple[str, int, int]
+PROVIDER_FIGURE = "provider_figure"  # the one item of a cost that is not ours
 
 
 class Cost(NamedTuple):
@@ -44,7 +46,7 @@ def cost(
     some prices are lower at certain hours; without it they are the standard ones."""
     if price.unpriced and usage.provider_cost_nano:
         figure = usage.provider_cost_nano
-        return Cost(figure, [("provider_figure", figure, ATTO_PER_NANO)])
+        return Cost(figure, [(PROVIDER_FIGURE, figure, ATTO_PER_NANO)])
     items: list[Item] = []
     atto = _add(usage, price if at_s is None else price.at(at_s), "", items)
     for model, part in usage.passes:
@@ -52,6 +54,14 @@ def cost(
         other = other if at_s is None else other.at(at_s)
         atto += _add(part, other, f"@{model}" if model else "", items)
     return Cost(nano_from_atto(atto), items)
+
+
+def reported_cost(figure_nano: int, priced: Cost, most_nano: int) -> Cost:
+    """The provider's own figure as the cost of a call that may cost `most_nano`: at most that, or
+    what our price says where that is more. Budgets then cannot pass their limits because of what
+    a reply claims."""
+    nano = min(figure_nano, max(most_nano, priced.nano))
+    return Cost(nano, [(PROVIDER_FIGURE, nano, ATTO_PER_NANO)])
 
 
 def _add(usage: Usage, price: Price, label: str, items: list[Item]) -> int:

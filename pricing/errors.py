@@ -4,6 +4,7 @@ PricingError
 ├── TableError        a price table file is damaged, malformed or not the one expected
 ├── SourceError       a source to import prices from is missing or malformed
 ├── OverlayError      an overlay of the configuration names unknown keys or bad numbers
+├── ExportError       a provider's cost export is not what it should be
 └── MissingMaximum    a model's most expensive call has no bound
 """
 
@@ -28,6 +29,10 @@ class SourceError(PricingError):
 
 class OverlayError(PricingError):
     """An overlay cannot be applied."""
+
+
+class ExportError(PricingError):
+    """A file that is not the cost export it should be; the text says where and why."""
 
 
 class MissingMaximum(PricingError):

@@ -9,7 +9,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,7 +29,8 @@ COMMANDS = {
     "report": ("proxy.cli_report", "What was spent, by call or grouped."),
     "keys": ("proxy.cli_keys", "Make, list, revoke and rotate API keys."),
     "budgets": ("proxy.cli_budgets", "List budgets, explain what one would say to a call."),
-    "prices": ("proxy.cli_prices", "List, show, compare and import price tables."),
+    "prices": ("proxy.cli_prices", "List, show, compare, import price tables; reprice calls."),
+    "reconcile": ("proxy.cli_reconcile", "Compare the ledger with a provider's cost export."),
     "db": ("proxy.cli_db", "Migrate the database."),
     "verify": ("proxy.cli_verify", "Check the ledger's invariants on the whole database."),
 }
@@ -159,6 +160,31 @@ def main(ctx: click.Context, config_option: str | None, debug: bool) -> None:
     ctx.obj = Invocation(config_option)
 
 
-def subgroup(help: str) -> Callable[[Callable[[], None]], click.Group]:
-    """A command with subcommands of its own."""
-    return click.group(help=help, context_settings={"help_option_names": ["-h", "--help"]})
+class Subcommands(click.Group):
+    """Some of its commands are in modules that only they need."""
+
+    def __init__(self, *args: Any, elsewhere: Mapping[str, str], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._elsewhere = elsewhere
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *self._elsewhere})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._elsewhere:
+            return super().get_command(ctx, cmd_name)
+        command = importlib.import_module(self._elsewhere[cmd_name]).command
+        assert isinstance(command, click.Command)
+        return command
+
+
+def subgroup(
+    help: str, *, elsewhere: Mapping[str, str] | None = None
+) -> Callable[[Callable[[], None]], Subcommands]:
+    """A command with subcommands of its own; `elsewhere`: name -> module of its `command`."""
+    return click.group(
+        cls=Subcommands,
+        help=help,
+        elsewhere=elsewhere or {},
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )

@@ -18,7 +18,7 @@ Row = Mapping[str, Any]
 _FORMULA = re.compile(r"[=+\-@\t\r]")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?\Z")
 _STYLES = {"ok": "green", "passes": "green", "note": "yellow", "waits": "yellow"} | dict.fromkeys(
-    ("fail", "refused", "lost"), "bold red"
+    ("fail", "refused", "lost", "drift"), "bold red"
 )
 _PIPE_COLUMNS = 200
 _TABLE_ROWS_MAX = 10_000

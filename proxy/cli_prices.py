@@ -27,7 +27,10 @@ _SHOWN_PRICES = {
 _MILLION = Decimal(1_000_000)
 
 
-@subgroup("List, show, compare and import price tables.")
+@subgroup(
+    "List, show, compare and import price tables; reprice past calls.",
+    elsewhere={"reprice": "proxy.cli_reprice"},
+)
 def command() -> None:
     pass
 

@@ -29,6 +29,13 @@ _CALL_COLUMNS = (
     "output_tokens",
     "cost_usd",
 )
+# Columns of a table that are left out where the figure they go with is 0 everywhere.
+_WHERE_ANY = {
+    "original_usd": "adjustment_usd",
+    "adjustment_usd": "adjustment_usd",
+    "provider_cost_usd": "provider_cost_usd",
+    "drift_usd": "provider_cost_usd",
+}
 
 
 class Pairs(click.ParamType[tuple[str, str]]):
@@ -77,7 +84,14 @@ def command(
     if not dimensions:
         raise click.BadParameter("name at least one dimension, or `call`", param_hint="--by")
     sums = asyncio.run(_grouped(config, dimensions, filters))
-    print_rows(sums, [*dimensions, *reports.GROUP_FIELDS], output, empty="no calls")
+    shown = [*dimensions, *reports.GROUP_FIELDS]
+    if output == "table":
+        shown = [name for name in shown if name not in _WHERE_ANY or _has_any(sums, name)]
+    print_rows(sums, shown, output, empty="no calls")
+
+
+def _has_any(rows: list[dict[str, Any]], name: str) -> bool:
+    return any(row[_WHERE_ANY[name]] != "0" for row in rows)
 
 
 async def _grouped(

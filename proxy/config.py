@@ -112,6 +112,7 @@ class Provider(Struct, forbid_unknown_fields=True, frozen=True):
     allow_unmetered: bool = False
     inject_usage: bool = True
     refusal_status: RefusalStatus = 429
+    charge: Literal["priced", "reported"] = "priced"
     models: dict[str, str] = {}  # names that do not tell the model -> the model
     aws: Aws = Aws()
     google: Google = Google()

@@ -189,6 +189,7 @@ class Gateway:
                     provider.prices, *provider.price_names(*models)
                 ),
                 at_s=call.at_ms / 1000,
+                charge_reported=call.provider.charge_reported,
             )
         except Exception as exc:  # metering must not break a reply: charge the hold, flagged
             self._telemetry.problem("metering failed", call.request_id, exc)

@@ -43,7 +43,13 @@ class Totals(Struct, array_like=True):
     lookups: dict[str, int] = {}  # "priced", "unpriced"
     problems: dict[str, int] = {}  # by event
     in_flight: int = 0
+    provider_costs: dict[str, list[int]] = {}  # by provider, as `PROVIDER_COST` names the places
 
+
+# Of calls whose reply has the provider's own figure: how many, how many of these we price
+# otherwise, the sum of the figures and of our prices in nano-USD.
+PROVIDER_COST = ("calls", "drifted", "reported_nano", "priced_nano")
+ROUNDING_NANO = 1  # figures that differ by no more are equal
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_totals = msgspec.msgpack.Decoder(Totals).decode
@@ -68,6 +74,7 @@ class Metrics:
         self._blocked: dict[str, int] = {}
         self._lookups: dict[str, int] = {}
         self._problems: dict[str, int] = {}
+        self._provider_costs: dict[str, list[int]] = {}
         self._counted = False
         self._in_flight_sent = 0
 
@@ -121,6 +128,14 @@ class Metrics:
     def price_lookup(self, *, priced: bool) -> None:
         self._count(self._lookups, "priced" if priced else "unpriced")
 
+    def provider_cost(self, provider: str, reported_nano: int, priced_nano: int) -> None:
+        """A reply carried the provider's own figure."""
+        drifted = abs(reported_nano - priced_nano) > ROUNDING_NANO
+        sums = self._provider_costs.setdefault(provider, [0] * len(PROVIDER_COST))
+        for place, value in enumerate((1, int(drifted), reported_nano, priced_nano)):
+            sums[place] += value
+        self._counted = True
+
     def problem(self, what: str) -> None:
         """An operational error or a bug; `what` is one of the texts of our own code."""
         self._count(self._problems, what)
@@ -131,7 +146,8 @@ class Metrics:
         if unchanged and self.in_flight == self._in_flight_sent:
             return b""
         rows = [(row.labels, row.values) for row in self._changed]
-        totals = Totals(rows, self._blocked, self._lookups, self._problems, self.in_flight)
+        counts = (self._blocked, self._lookups, self._problems)
+        totals = Totals(rows, *counts, self.in_flight, self._provider_costs)
         data = _encode(totals)
         for row in self._changed:
             row.changed = False

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from pricing.calculator import Ceiling, Cost, cost
+from pricing.calculator import Ceiling, Cost, cost, reported_cost
 from pricing.price import Price
 from pricing.usage import Usage
 from proxy.estimates import cut_to, estimated_usage
@@ -23,6 +23,7 @@ class Outcome(Struct):
     price: Price
     reading: Reading | None
     flags: int = 0
+    priced_nano: int | None = None  # our price's cost, where the provider's figure is charged
 
 
 def outcome(
@@ -36,12 +37,14 @@ def outcome(
     reading: Reading | None,
     find_price: Callable[..., Price | None],
     at_s: float,
+    charge_reported: bool = False,
 ) -> Outcome:
     """Decide usage, its source and the cost.
 
     `reading` is None when no head of an answer came; `find_price` looks a model up under the
     call's provider; `at_s` is the time of the call. An estimate is cut to the ceiling's usage and
-    priced as the ceiling was, so it never exceeds the hold.
+    priced as the ceiling was, so it never exceeds the hold. `charge_reported`: the provider's own
+    figure is the cost, where the reply has one and the price is not a declared one anyway.
     """
     usage: Usage | None = None
     source = "none"
@@ -58,7 +61,14 @@ def outcome(
         usage = cut_to(usage, ceiling.usage)
     elif reading is not None and reading.model:
         price = find_price(reading.model, facts.model) or price
-    return Outcome(ending, usage, source, cost(usage, price, find_price, at_s=at_s), price, reading)
+    done = Outcome(ending, usage, source, NOTHING, price, reading)
+    done.cost = cost(usage, price, find_price, at_s=at_s)
+    if charge_reported and source == "reported" and not price.unpriced:
+        figure = usage.provider_cost_nano
+        if figure is not None:
+            done.priced_nano = done.cost.nano
+            done.cost = reported_cost(figure, done.cost, ceiling.nano)
+    return done
 
 
 def at_the_hold(ending: str, hold: Ceiling, price: Price) -> Outcome:

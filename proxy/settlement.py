@@ -6,6 +6,7 @@ from db.journal_records import (
     FLAG_CEILING_VIOLATION,
     FLAG_CLAMPED,
     FLAG_LEARNED,
+    FLAG_REPORTED_COST,
     FLAG_UNBACKED,
     FLAG_UNPRICED,
     Amounts,
@@ -23,6 +24,8 @@ def _flags(call: Call, held: HeldCall, done: Outcome, charges: Amounts) -> int:
         flags |= FLAG_CLAMPED
     if done.price.unpriced:
         flags |= FLAG_UNPRICED
+    if done.priced_nano is not None:
+        flags |= FLAG_REPORTED_COST
     if done.cost.nano > call.bounds.ceiling.nano:
         flags |= FLAG_CEILING_VIOLATION
     if call.bounds.learned is not None and (
@@ -62,4 +65,5 @@ def settlement(call: Call, done: Outcome) -> Settle:
         else 0,
         error=call.error or (reading.error if reading else ""),
         flags=done.flags,
+        priced_nano=done.priced_nano,
     )

@@ -41,6 +41,7 @@ class Provider:
     allow_unmetered: bool
     inject_usage: bool
     refusal_status: int
+    charge_reported: bool = False  # the provider's own figure, where a reply has one
     region: str = ""
     auth: UpstreamAuth | None = None  # makes the credential, call by call
     headers: HeaderDialect | None = None  # the dialect, where it reads headers
@@ -78,6 +79,7 @@ def _provider(entry: ProviderEntry, proxies: Proxies, before: Provider | None) -
         allow_unmetered=entry.allow_unmetered,
         inject_usage=entry.inject_usage,
         refusal_status=entry.refusal_status,
+        charge_reported=entry.charge_reported,
         region=entry.region,
         auth=auth_for(entry, before.auth if before is not None else None),
         headers=spoken if isinstance(spoken, HeaderDialect) else None,

@@ -143,6 +143,9 @@ def record_metrics(metrics: Metrics, call: Call, duration_ns: int) -> None:
         reasoning_tokens=usage.reasoning_tokens,
         cost_nano=done.cost.nano if done is not None else 0,
     )
+    if usage.provider_cost_nano is not None and done is not None and call.provider is not None:
+        ours = done.cost.nano if done.priced_nano is None else done.priced_nano
+        metrics.provider_cost(call.provider.name, usage.provider_cost_nano, ours)
 
 
 def _overhead_us(call: Call, duration_ns: int) -> int:

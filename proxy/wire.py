@@ -115,6 +115,7 @@ class ProviderEntry(Struct, array_like=True, frozen=True):
     allow_unmetered: bool = False
     inject_usage: bool = True
     refusal_status: int = 429
+    charge_reported: bool = False
     region: str = ""  # prices of this region come before general ones
     models: dict[str, str] = {}
     aws: AwsEntry | None = None  # requests are signed

@@ -13,6 +13,7 @@ from db.ledger_rows import COLUMNS, ROLLUP_COLUMNS, rollups
 from db.models import (
     ApiKey,
     Base,
+    CostAdjustment,
     CostAnalytics,
     Lease,
     ModelCost,
@@ -168,12 +169,21 @@ def a_row(key: KeyIds, **values: Any) -> dict[str, Any]:
         "error": "",
         "response_id": "",
         "tags": None,
+        "provider_cost_nano": None,
+        "drift_nano": None,
     }
     return defaults | values
 
 
 def insert_rows(connection: Connection, *rows: dict[str, Any]) -> None:
     connection.execute(insert(UsageCost), list(rows))
+
+
+def an_adjustment(connection: Connection, row: dict[str, Any], **values: Any) -> None:
+    """What names the prices of a row that is an adjustment."""
+    named = {"call_id": row["call_id"], "repricing_id": None, "to_price_id": row["price_id"]}
+    table: Any = CostAdjustment.__table__
+    connection.execute(insert(table).values(named | values))
 
 
 def a_price(provider: str = "openai", model: str = "model-1", **entry: object) -> Price:

@@ -3,8 +3,8 @@
 Rendering thousands of series takes milliseconds, so it is done in a thread, from a copy.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -34,6 +34,7 @@ from proxy.metrics import (
 )
 
 SERIES_MAX = 10_000  # of all workers, dead ones included
+L = TypeVar("L")
 
 
 class BudgetFigures(NamedTuple):
@@ -89,6 +90,7 @@ class Counts:
         _add_rows(self._dead_rows, self._live_rows.pop(journal_id))
         for name in ("blocked", "lookups", "problems"):
             _add_counts(getattr(self._dead, name), getattr(totals, name))
+        _add_rows(self._dead.provider_costs, totals.provider_costs)
 
     def sums(self) -> tuple[dict[Labels, list[int]], Totals]:
         """All workers together; a copy."""
@@ -100,6 +102,7 @@ class Counts:
             sums.in_flight += totals.in_flight
             for name in ("blocked", "lookups", "problems"):
                 _add_counts(getattr(sums, name), getattr(totals, name))
+            _add_rows(sums.provider_costs, totals.provider_costs)
         return rows, sums
 
 
@@ -216,7 +219,25 @@ def _of_workers(sums: Totals) -> Iterator[Metric]:
         for value, count in sorted(counts.items()):
             family.add_metric((value,), count)
         yield family
+    yield from _of_provider_costs(sums.provider_costs)
     yield GaugeMetricFamily("tollkeeper_in_flight_requests", "Calls in flight.", sums.in_flight)
+
+
+def _of_provider_costs(sums: dict[str, list[int]]) -> Iterator[Metric]:
+    families = [
+        CounterMetricFamily(name, text, labels=("provider",))
+        for name, text in (
+            ("tollkeeper_provider_cost_calls", "Calls whose reply has the provider's own figure."),
+            ("tollkeeper_provider_cost_drift_calls", "Those the price table prices otherwise."),
+            ("tollkeeper_provider_cost_reported_usd", "Sum of the providers' own figures."),
+            ("tollkeeper_provider_cost_priced_usd", "Sum of our prices of the same calls."),
+        )
+    ]
+    for provider, (calls, drifted, reported, priced) in sorted(sums.items()):
+        values = (calls, drifted, reported / NANO_PER_USD, priced / NANO_PER_USD)
+        for family, value in zip(families, values, strict=True):
+            family.add_metric((provider,), value)
+    return iter(families)
 
 
 def _of_control(own: OwnFigures) -> Iterator[Metric]:
@@ -268,7 +289,7 @@ def _add(groups: dict[tuple[str, ...], list[int]], key: tuple[str, ...], more: l
     groups[key] = list(more) if known is None else [a + b for a, b in zip(known, more, strict=True)]
 
 
-def _add_rows(into: dict[Labels, list[int]], rows: dict[Labels, list[int]]) -> None:
+def _add_rows(into: dict[L, list[int]], rows: Mapping[L, list[int]]) -> None:
     for labels, values in rows.items():
         known = into.get(labels)
         both = values if known is None else [a + b for a, b in zip(known, values, strict=True)]

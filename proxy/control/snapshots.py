@@ -61,6 +61,7 @@ def _provider(name: str, provider: Provider) -> ProviderEntry:
         allow_unmetered=provider.allow_unmetered,
         inject_usage=provider.inject_usage,
         refusal_status=provider.refusal_status,
+        charge_reported=provider.charge == "reported",
         region=provider.aws.region,
         models=provider.models,
         aws=_aws(provider),

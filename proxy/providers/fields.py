@@ -7,6 +7,7 @@ from decimal import Decimal
 from pricing.money import nano_from_usd
 from pricing.usage import Usage
 
+USD_MAX = 10**6  # no call costs this much
 COUNT_MAX = 10**12  # no call uses this many tokens; above it the number is nonsense
 MODEL_CHARS_MAX = 256
 _decoder = json.JSONDecoder()
@@ -50,8 +51,8 @@ def first_dict(fields: dict[str, object], *names: str) -> dict[str, object]:
 
 
 def nano_from_json(value: object) -> int | None:
-    """A USD amount as JSON number to nano-USD; None if it is not one."""
-    if (type(value) is int or type(value) is float) and 0 <= value < COUNT_MAX:
+    """The USD amount of a call, a JSON number, to nano-USD; None if it is not one."""
+    if (type(value) is int or type(value) is float) and 0 <= value <= USD_MAX:
         return nano_from_usd(Decimal(repr(value)))
     return None
 

@@ -4,6 +4,7 @@ embeddings. Where hosts differ the arithmetic of `total_tokens` decides, not the
 
 import re
 
+from pricing.money import nano_from_atto
 from pricing.usage import Usage
 from proxy.providers.base import Reading
 from proxy.providers.fields import (
@@ -28,7 +29,7 @@ from proxy.providers.meters import (
 )
 from proxy.sse import event_data
 
-NANO_PER_TICK = 10  # xAI's cost_in_usd_ticks are 1e-10 USD
+ATTO_PER_TICK = 10**8  # xAI's cost_in_usd_ticks are 1e-10 USD
 
 search_usage = re.compile(rb'"usage"\s*:\s*\{\s*"').search
 _search_error = re.compile(rb'"error"\s*(?:[,}]|:\s*[{"])').search
@@ -170,7 +171,8 @@ def _provider_cost(block: dict[str, object]) -> int | None:
     if cost is not None:
         nano = nano_from_json(cost)
         return None if nano == 0 and block.get("is_byok") is True else nano
-    return as_count(block.get("cost_in_usd_ticks")) // NANO_PER_TICK or None
+    ticks = as_count(block.get("cost_in_usd_ticks"))
+    return nano_from_atto(ticks * ATTO_PER_TICK) or None
 
 
 class ChatReader:

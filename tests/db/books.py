@@ -12,6 +12,7 @@ from tests.factories import (
     a_row,
     a_stored_key,
     a_stored_price,
+    an_adjustment,
     insert_rows,
     roll_up,
     stored,
@@ -68,6 +69,7 @@ def clean_books(connection: Connection) -> Books:
     ]
     insert_rows(connection, *rows)
     roll_up(connection, *rows)
+    an_adjustment(connection, correction, from_price_id=price_id)
     spent = {"usd": COST + 2 * CEILING_COST, "tokens": 150 + 2 * 1500, "requests": 4}
     adjusted = {"usd": COST - CEILING_COST, "tokens": 150 - 1500, "requests": 0}
     for unit, window_id in windows.items():

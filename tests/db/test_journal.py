@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from contextlib import contextmanager
 
+import msgspec
 import pytest
 
 from db.journal import (
@@ -17,7 +18,7 @@ from db.journal import (
     lock_journal,
 )
 from db.journal_files import SystemCalls, segment_path, segments
-from db.journal_records import Close, Hold, Segment, Settle
+from db.journal_records import DECODERS, TYPES, Close, Hold, Segment, Settle, encode
 from tests.factories import a_hold, a_settle
 
 
@@ -33,6 +34,14 @@ def read_all(directory, journal_id, **options):
     while not reader.exhausted:
         entries += reader.read()
     return reader, entries
+
+
+def test_records_of_before_a_field_was_added_read_on():
+    settle = a_settle(a_hold(), priced_nano=5)
+    values = msgspec.msgpack.decode(encode(settle))
+    assert values.pop() == 5
+    before = DECODERS[TYPES.index(Settle)](msgspec.msgpack.encode(values))
+    assert before == msgspec.structs.replace(settle, priced_nano=None)
 
 
 def records(entries, *types):

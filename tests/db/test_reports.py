@@ -12,7 +12,15 @@ from db.catalog_types import Declared, DeclaredBudget, DeclaredKey
 from db.engine import reader
 from db.errors import ReportError
 from db.models import Epoch, Project, UsageCost, User, Window
-from db.reports import CALL_FIELDS, GROUP_FIELDS, Filters, budget_status, calls, grouped
+from db.reports import (
+    CALL_FIELDS,
+    GROUP_FIELDS,
+    USD_FIELDS,
+    Filters,
+    budget_status,
+    calls,
+    grouped,
+)
 from tests.factories import (
     NOW_MS,
     a_lease,
@@ -276,7 +284,7 @@ async def test_dimensions_only_rows_have(connection, month, by):
 async def test_total_of_nothing_is_zero(connection):
     assert await grouped(connection, []) == [
         {"calls": 0, "input_tokens": 0, "cache_read_tokens": 0, "cache_write_tokens": 0,
-         "output_tokens": 0, "reasoning_tokens": 0, "cost_usd": "0"}
+         "output_tokens": 0, "reasoning_tokens": 0, **dict.fromkeys(USD_FIELDS, "0")}
     ]  # fmt: skip
     assert await grouped(connection, ["team"]) == []
 

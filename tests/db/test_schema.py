@@ -13,10 +13,10 @@ from sqlalchemy import CheckConstraint, func, inspect, select, text
 from db import schema
 from db.engine import open_engine
 from db.errors import DatabaseUnusable, SchemaMismatch
-from db.models import Base, Epoch, Revision, UsageCost
+from db.models import Base, CostAdjustment, CostAnalytics, Epoch, Revision, UsageCost
 from db.schema_diff import differences
 from db.schema_live import live_tables
-from tests.factories import a_row, a_stored_key, insert_rows
+from tests.factories import a_row, a_stored_key, a_stored_price, insert_rows, roll_up
 
 
 @pytest.fixture
@@ -77,6 +77,27 @@ async def test_down_and_up_with_data_leaves_an_empty_schema(engine):
     await schema.check(engine)
     async with engine.connect() as connection:
         assert (await connection.execute(select(func.count(UsageCost.call_id)))).scalar() == 0
+
+
+async def test_adjustments_of_before_get_their_names_and_rollups_their_sums(engine):
+    """Down to the first revision and up again: what adjustments changed is told of each."""
+    async with engine.begin() as connection:
+        key = await connection.run_sync(a_stored_key)
+        old = await connection.run_sync(a_stored_price, "old")
+        new = await connection.run_sync(a_stored_price, "new")
+        call = a_row(key, price_id=old)
+        adjustment = a_row(key, adjusts=call["call_id"], price_id=new, cost_nano=7)
+        await connection.run_sync(insert_rows, call, adjustment)
+        await connection.run_sync(roll_up, call)
+    await schema.downgrade(engine, "0001")
+    assert await schema.current(engine) == "0001"
+    await schema.upgrade(engine)
+    await schema.check(engine)
+    async with engine.connect() as connection:
+        named = (await connection.execute(select(CostAdjustment.__table__))).one()
+        rolled = (await connection.execute(select(CostAnalytics.adjusted_nano))).scalars().all()
+    assert named == (adjustment["call_id"], None, old, new)
+    assert rolled == [0]
 
 
 async def test_migrations_arrive_at_the_models(engine):
@@ -170,9 +191,10 @@ async def test_check_of_an_empty_database_names_the_command(empty):
 
 
 async def test_check_of_an_older_revision_names_the_command(engine, monkeypatch):
-    monkeypatch.setattr(schema, "HEAD", "0002")
-    monkeypatch.setattr(schema, "REVISIONS", ("0001", "0002"))
-    assert "at revision 0001, this version needs 0002" in str(await problems_of(engine))
+    newest = schema.HEAD
+    monkeypatch.setattr(schema, "HEAD", "9999")
+    monkeypatch.setattr(schema, "REVISIONS", (*schema.REVISIONS, "9999"))
+    assert f"at revision {newest}, this version needs 9999" in str(await problems_of(engine))
 
 
 async def test_newer_revision_is_refused_by_check_upgrade_and_ensure(engine):

@@ -20,6 +20,7 @@ from tests.factories import (
     KeyIds,
     a_row,
     a_stored_price,
+    an_adjustment,
     insert_rows,
     roll_up,
 )
@@ -83,6 +84,7 @@ async def test_corrections_above_the_limit_are_no_finding(engine, write, books):
         )  # fmt: skip
         insert_rows(connection, row)
         roll_up(connection, row)
+        an_adjustment(connection, row, from_price_id=books.price_id)
         window_id, adjusted = books.windows["usd"], 2 * 10**9 - 900_000
         lease = update(Lease).where(Lease.epoch_id == 0, Lease.window_id == window_id)
         connection.execute(lease.values(granted=adjusted, spent=adjusted))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pricing.calculator import Cost, cost
+from pricing.calculator import Cost, cost, reported_cost
 from pricing.money import nano_from_atto
 from pricing.price import Price
 from pricing.table import TABLES_DIR, PriceTable, list_tables
@@ -180,6 +180,17 @@ def test_the_providers_own_figure_counts_for_models_no_table_knows() -> None:
     assert cost(usage, a_price()).nano == 1_000_000
     usage.provider_cost_nano = 0  # bring your own key: somebody else is billed
     assert cost(usage, flat).nano == 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("figure", "priced", "most", "charged"),
+    [(7, 5, 10, 7), (0, 5, 10, 0), (11, 5, 10, 10), (11, 12, 10, 11), (99, 12, 10, 12)],
+)
+def test_the_providers_own_figure_is_charged_up_to_what_a_call_may_cost(
+    figure: int, priced: int, most: int, charged: int
+) -> None:
+    found = reported_cost(figure, Cost(priced, []), most)
+    assert found == Cost(charged, [("provider_figure", charged, 10**9)])
 
 
 def test_nothing_used_costs_nothing() -> None:

@@ -28,6 +28,8 @@ def a_worker(calls: int = 1) -> Metrics:
             "openai", "gpt-5", "chat", "200", "", duration_us=2_000_000, first_chunk_us=70_000,
             overhead_us=400, input_tokens=10, output_tokens=3, cost_nano=500_000_000,
         )  # fmt: skip
+    metrics.provider_cost("openrouter", 3 * 10**8, 10**8)
+    metrics.provider_cost("openrouter", 10**8 + 1, 10**8)  # rounded otherwise
     metrics.blocked("team")
     metrics.in_flight = 2
     return metrics
@@ -58,6 +60,11 @@ def test_two_workers_are_added_up():
     assert found["tollkeeper_cost_usd_total", *model] == 2.5
     assert found["tollkeeper_tokens_total", *model, "type=input"] == 50
     assert found["tollkeeper_budget_blocked_total", "scope_kind=team"] == 2
+    provider = "provider=openrouter"
+    assert found["tollkeeper_provider_cost_calls_total", provider] == 4
+    assert found["tollkeeper_provider_cost_drift_calls_total", provider] == 2
+    assert found["tollkeeper_provider_cost_reported_usd_total", provider] == pytest.approx(0.8)
+    assert found["tollkeeper_provider_cost_priced_usd_total", provider] == pytest.approx(0.4)
     assert found["tollkeeper_in_flight_requests",] == 4
 
 
@@ -86,6 +93,8 @@ def test_counters_of_a_dead_worker_stay_and_its_calls_are_no_longer_in_flight():
     after = samples(counts)
     name = ("tollkeeper_cost_usd_total", "model=gpt-5", "provider=openai")
     assert (before[name], after[name]) == (1.0, 1.5)
+    calls = ("tollkeeper_provider_cost_calls_total", "provider=openrouter")
+    assert (before[calls], after[calls]) == (2, 4)
     assert after["tollkeeper_budget_blocked_total", "scope_kind=team"] == 2
     assert after["tollkeeper_in_flight_requests",] == 2
 

@@ -38,6 +38,7 @@ def test_reported_zero_is_not_absent() -> None:
         (6e-08, 60),
         (0.0004970133333333333, 497_013),
         (0, 0),
+        (10**6 + 1, None),  # more than any call costs, and than a ledger could add up
         (-1, None),
         (True, None),
         ("1", None),

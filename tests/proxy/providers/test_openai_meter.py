@@ -111,6 +111,10 @@ def a_chat(**fields: object) -> dict[str, object]:
             {"prompt_tokens": 1, "completion_tokens": 1, "cost_in_usd_ticks": 12345},
             Usage(1, 1, provider_cost_nano=1234),
         ),
+        (
+            {"prompt_tokens": 1, "completion_tokens": 1, "cost_in_usd_ticks": 12346},
+            Usage(1, 1, provider_cost_nano=1235),
+        ),
         ({"prompt_tokens": 1, "completion_tokens": 1, "cost_in_usd_ticks": 0}, Usage(1, 1)),
     ],
 )
