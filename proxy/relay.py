@@ -6,7 +6,7 @@ been read, before the piece that holds it is passed on.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from pricing.money import usd_from_nano
 from proxy.call import Call
@@ -129,13 +129,20 @@ async def _relay_stream(
     await client.start(exchange.status, headers)
     if metered:
         await client.write(metered)
-    while data := await exchange.read():
+
+    def pass_on(data: bytes) -> Awaitable[None] | None:
         data = feed(data)
         if exchange.complete:
             data += meter.finish()
         if exchange.complete or meter.ended:
             settle(call, ending(exchange))
-        if data and (waiting := client.put(data)) is not None:
+        return client.put(data) if data else None
+
+    while data := await exchange.read():
+        waiting = pass_on(data)
+        if waiting is None:
+            waiting = await exchange.pump(pass_on)
+        if waiting is not None:
             await waiting
     tail = meter.finish()
     settle(call, ending(exchange))

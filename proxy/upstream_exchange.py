@@ -6,7 +6,7 @@ an exchange runs on and watches the time.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httptools
@@ -24,6 +24,8 @@ HEAD_BYTES_MAX = 65_536  # also bounds trailers, 1xx heads and chunk extensions 
 HEADERS_MAX = 256
 BUFFERED_BYTES_MAX = 262_144  # unread body above this pauses the connection
 JOINED_BYTES_MAX = 65_536  # a head and a body up to this leave in one write
+
+Sink = Callable[[bytes], Awaitable[None] | None]
 
 
 class Exchange:
@@ -44,7 +46,9 @@ class Exchange:
         "_overhead",
         "_parser",
         "_paused",
+        "_sink",
         "_size",
+        "_sunk",
         "_uploaded",
         "_waiter",
         "answered",
@@ -74,6 +78,8 @@ class Exchange:
         self._connection: Connection | None = None
         self._parser: Any = None  # an HttpResponseParser while there is a connection
         self._waiter: asyncio.Future[None] | None = None
+        self._sink: Sink | None = None  # takes the body, while `pump` runs
+        self._sunk: Awaitable[None] | Exception | None = None  # why it took no more
         self._fields: list[tuple[bytes, bytes]] = []
         self._bodiless = False
         self._head_done = False
@@ -110,6 +116,32 @@ class Exchange:
                 raise self.error
             self._waiter = waiter = self._loop.create_future()
             await waiter
+
+    async def pump(self, sink: Sink) -> Awaitable[None] | None:
+        """Hand the body to `sink` as it comes, in the transport's own callback, so that a piece of
+        a stream wakes no task. Returns at the end of the answer or at an error, which `read` then
+        tells, or with what `sink` wants awaited before the next piece. Raises what `sink` raises.
+        """
+        self._sink, self._sunk = sink, None
+        try:
+            while self._sink is not None and not self.complete and self.error is None:
+                self._waiter = waiter = self._loop.create_future()
+                await waiter
+        finally:
+            self._sink = None
+        if isinstance(self._sunk, Exception):
+            raise self._sunk
+        return self._sunk
+
+    def _sink_body(self, sink: Sink) -> bool:
+        """True: the sink takes more, and the end has not come."""
+        try:
+            self._sunk = sink(self.read_now())
+        except Exception as exc:
+            self._sunk = exc
+        if self._sunk is not None:
+            self._sink = None
+        return self._sunk is None and not self.complete and self.error is None
 
     def release(self) -> None:
         """Done with the exchange: keep the connection for the next one if that is possible."""
@@ -240,6 +272,8 @@ class Exchange:
             self._overhead = 0
             if self._size > BUFFERED_BYTES_MAX and not self._paused:
                 self._pause()
+        if self._sink is not None and self._chunks and self._sink_body(self._sink):
+            return
         waiter = self._waiter
         if waiter is not None and (self._head_done or self.error is not None):
             self._waiter = None

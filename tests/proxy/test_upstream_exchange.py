@@ -385,6 +385,98 @@ async def test_an_answer_before_the_end_of_the_upload_ends_it() -> None:
     assert notes.aborted  # the provider still expects the rest of the body on it
 
 
+# --- pumping -------------------------------------------------------------------------------
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n"
+
+
+async def test_a_sink_gets_the_body_without_waking_its_caller() -> None:
+    exchange, connection, _, running = started()
+    await asyncio.sleep(0)
+    connection.data_received(HEAD + b"one.")
+    await running
+    taken = [await exchange.read()]
+    pumping = asyncio.create_task(exchange.pump(taken.append))
+    await asyncio.sleep(0)
+    connection.data_received(b"two.")
+    assert taken == [b"one.", b"two."]  # in the callback itself
+    await asyncio.sleep(0)
+    assert not pumping.done()
+    connection.data_received(b"six.")
+    assert (await pumping, await exchange.read()) == (None, b"")
+    assert (taken, exchange.complete) == ([b"one.", b"two.", b"six."], True)
+    assert await exchange.pump(taken.append) is None
+
+
+async def test_a_sink_that_must_wait_gets_nothing_meanwhile() -> None:
+    exchange, connection, _, running = started()
+    await asyncio.sleep(0)
+    connection.data_received(HEAD)
+    await running
+    room = asyncio.get_running_loop().create_future()
+    taken = []
+
+    def sink(data: bytes) -> asyncio.Future[None] | None:
+        taken.append(data)
+        return room
+
+    pumping = asyncio.create_task(exchange.pump(sink))
+    await asyncio.sleep(0)
+    connection.data_received(b"one.")
+    connection.data_received(b"two.")
+    assert await pumping is room
+    assert (taken, await exchange.read()) == ([b"one."], b"two.")
+
+
+async def test_what_a_sink_raises_reaches_its_caller() -> None:
+    exchange, connection, _, running = started()
+    await asyncio.sleep(0)
+    connection.data_received(HEAD)
+    await running
+
+    def sink(data: bytes) -> None:
+        raise ValueError(data)
+
+    pumping = asyncio.create_task(exchange.pump(sink))
+    await asyncio.sleep(0)
+    connection.data_received(b"one.")
+    connection.data_received(b"two.")
+    with pytest.raises(ValueError, match=r"one\."):
+        await pumping
+    assert await exchange.read() == b"two."
+
+
+async def test_a_cut_ends_the_pumping_and_read_tells() -> None:
+    exchange, connection, _, running = started()
+    await asyncio.sleep(0)
+    connection.data_received(HEAD)
+    await running
+    taken: list[bytes] = []
+    pumping = asyncio.create_task(exchange.pump(taken.append))
+    await asyncio.sleep(0)
+    connection.data_received(b"one.")
+    connection.connection_lost(ConnectionResetError())
+    assert await pumping is None
+    with pytest.raises(UpstreamBroken):
+        await exchange.read()
+    assert taken == [b"one."]
+
+
+async def test_a_cancelled_pump_lets_go() -> None:
+    exchange, connection, _, running = started()
+    await asyncio.sleep(0)
+    connection.data_received(HEAD)
+    await running
+    taken: list[bytes] = []
+    pumping = asyncio.create_task(exchange.pump(taken.append))
+    await asyncio.sleep(0)
+    pumping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pumping
+    connection.data_received(b"one.")
+    assert (taken, await exchange.read()) == ([], b"one.")
+
+
 # --- giving up -----------------------------------------------------------------------------
 
 
