@@ -106,7 +106,8 @@ class Overlay:
 
 class PriceBook:
     """Quotes from one price version. Every overlay that matches applies, in order, so a later one
-    has the last word; one with an input price makes an entry for a model the table lacks.
+    has the last word; one with a price of input, or of images, seconds, pages and the like, makes
+    an entry for a model the table lacks.
 
     `unpriced_atto_per_token`: a declared rate for every other model (`unpriced: ceiling`); such a
     price says `unpriced`.
@@ -157,7 +158,7 @@ class PriceBook:
         for overlay in self._overlays:
             if overlay.matches((provider, canonical), (model, name)):
                 entry = overlay.apply(entry)
-                declared = declared or INPUT in overlay.prices
+                declared = declared or INPUT in overlay.prices or is_priced(overlay.prices)
         if not declared and (found is None or not is_priced(found[1])):
             return None
         return Price.compile(canonical, name, entry)

@@ -30,8 +30,8 @@ PROVIDER_FIGURE = "provider_figure"  # the one item of a cost that is not ours
 class Cost(NamedTuple):
     """A cost in nano-USD and the items it is the sum of, rounded once, half to even.
 
-    An item is (name, count, atto-USD per unit); names are those of `buckets.Buckets`, of tools,
-    and `name@model` for a pass at another model.
+    An item is (name, count, atto-USD per unit); names are those of `buckets.Buckets`, of
+    `usage.units`, "request" for a fee per call, and `name@model` for a pass at another model.
     """
 
     nano: int
@@ -48,7 +48,12 @@ def cost(
         figure = usage.provider_cost_nano
         return Cost(figure, [(PROVIDER_FIGURE, figure, ATTO_PER_NANO)])
     items: list[Item] = []
-    atto = _add(usage, price if at_s is None else price.at(at_s), "", items)
+    if at_s is not None:
+        price = price.at(at_s)
+    atto = _add(usage, price, "", items)
+    if price.request_atto:
+        items.append(("request", 1, price.request_atto))
+        atto += price.request_atto
     for model, part in usage.passes:
         other = (quote(model) if quote and model else None) or price
         other = other if at_s is None else other.at(at_s)
@@ -77,8 +82,17 @@ def _add(usage: Usage, price: Price, label: str, items: list[Item]) -> int:
             items.append((name + label, count, rate))
             atto += count * rate
     if usage.units:
-        searches = price.billable_searches(usage)
-        if searches:
-            items.append(("web_search" + label, searches, price.search_atto))
-            atto += searches * price.search_atto
+        atto += _add_units(usage, price, label, items)
+    return atto
+
+
+def _add_units(usage: Usage, price: Price, label: str, items: list[Item]) -> int:
+    counted = bool(usage.input_tokens or usage.output_tokens)
+    atto = 0
+    for name, reported in usage.units.items():
+        rate = price.unit_atto(name, usage.service_tier)
+        count = price.billable(name, reported)
+        if rate and count and not (counted and not price.bills_with_tokens(name)):
+            items.append((name + label, count, rate))
+            atto += count * rate
     return atto

@@ -8,9 +8,10 @@ maximum, for each choice. All of it at the dearest rate a reply may be billed at
 
 from typing import NamedTuple
 
-from pricing.errors import MissingMaximum
+from pricing.errors import MissingMaximum, MissingPrice
 from pricing.money import ATTO_PER_NANO, nano_ceil_from_atto
 from pricing.price import Price
+from pricing.units import base_of
 from pricing.usage import RequestSize, Usage
 
 PROVIDER_ADDS_TOKENS = 2_048
@@ -37,10 +38,15 @@ def ceiling(
 def ceiling_usage(
     size: RequestSize, price: Price, *, server_tool_passes: int = SERVER_TOOL_PASSES
 ) -> Usage:
-    """The most tokens a request can use, whatever bucket they fall in, with the service tier and
-    speed it asks for. Raises MissingMaximum."""
+    """The most tokens a request can use, whatever bucket they fall in, and the most of everything
+    else, with the service tier and speed it asks for. Raises MissingMaximum."""
+    if price.by_units:
+        return _units_alone(size, price)
     usage = _input_usage(size, price, server_tool_passes)
-    if size.generates and price.generates:
+    if size.units and price.output_image_tokens_max:
+        images = sum(count for name, count in size.units.items() if base_of(name) == "images")
+        usage.output_tokens = images * price.output_image_tokens_max
+    elif size.generates and price.generates:
         limit = size.output_limit
         if limit is None:
             limit = price.max_output_tokens
@@ -67,7 +73,7 @@ def output_limit_for(
     """The largest output limit per choice whose ceiling is at most `nano`, and at most `tokens` in
     total where given; never above the request's own limit or the model's maximum. None when not
     even one token fits, or there is no output to limit. Raises MissingMaximum."""
-    if not (size.generates and price.generates):
+    if not (size.generates and price.generates) or price.by_units:
         return None
     usage = _input_usage(size, price, server_tool_passes)
     choices = max(size.choices, 1)
@@ -89,9 +95,10 @@ def output_limit_for(
 
 def _atto(usage: Usage, price: Price) -> int:
     dear_in, dear_out = price.dearest(usage)
-    atto = usage.input_tokens * dear_in + usage.output_tokens * dear_out
+    atto = usage.input_tokens * dear_in + usage.output_tokens * dear_out + price.request_atto
     if usage.units:
-        atto += price.billable_searches(usage) * price.search_atto
+        for name, count in usage.units.items():
+            atto += price.billable(name, count) * price.dearest_unit(name, usage.service_tier)
     return atto
 
 
@@ -108,6 +115,15 @@ def _input_usage(size: RequestSize, price: Price, server_tool_passes: int) -> Us
         if window is not None:
             tokens = min(tokens, window * max(size.inputs, 1))
     usage = Usage(input_tokens=tokens, service_tier=size.service_tier, speed=size.speed)
+    if size.units:
+        usage.units.update(size.units)
     if size.web_searches:
         usage.units["web_search"] = size.web_searches
     return usage
+
+
+def _units_alone(size: RequestSize, price: Price) -> Usage:
+    """What bounds a call whose model is not billed by tokens at all."""
+    if not any(price.unit_atto(name) for name in size.units):
+        raise MissingPrice(price.key, ", ".join(size.units) or "tokens")
+    return Usage(service_tier=size.service_tier, speed=size.speed, units=dict(size.units))

@@ -6,6 +6,7 @@ PricingError
 ├── OverlayError      an overlay of the configuration names unknown keys or bad numbers
 ├── ExportError       a provider's cost export is not what it should be
 └── MissingMaximum    a model's most expensive call has no bound
+    └── MissingPrice  because it is not billed by what the call uses
 """
 
 
@@ -41,7 +42,14 @@ class MissingMaximum(PricingError):
     def __init__(self, key: str, lacking: str) -> None:
         super().__init__(
             f"{key} has no {lacking}, so the most a call can cost is unknown; "
-            f"declare {lacking} for it in an overlay under pricing.overlays"
+            f"declare the {lacking} in an overlay under pricing.overlays"
         )
         self.key = key
         self.lacking = lacking
+
+
+class MissingPrice(MissingMaximum):
+    """The entry prices other things than those this call uses."""
+
+    def __init__(self, key: str, lacking: str) -> None:
+        super().__init__(key, f"price of {lacking}")

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from decimal import Context, Decimal
 from typing import Any
 
-from pricing.price import SEARCH
 from pricing.rates import CACHE_READ_OLD, REASONING, SIZED, TIERS
+from pricing.units import UNIT_KEYS
 
 _TOKEN_KEYS = (
     *SIZED,
@@ -18,13 +18,14 @@ _TOKEN_KEYS = (
 )
 _SUFFIXES = "|".join(TIERS.values())
 _TOKEN_KEY = re.compile(rf"(?:{'|'.join(_TOKEN_KEYS)})(?:_above_\d+k?_tokens)?(?:{_SUFFIXES})")
-_SCALED = re.compile(r"\w*cost\w*|search_context_size_\w+")
+_UNIT_KEY = re.compile(rf"(?:{'|'.join(sorted(UNIT_KEYS))})(?:@[\w./-]+)?(?:{_SUFFIXES})")
+_SCALED = re.compile(r".*cost.*|search_context_size_\w+")
 _EXACT = Context(prec=100)
 
 
 def is_price_key(key: str) -> bool:
     """Whether a key prices something a call is charged for; overlays may set only these."""
-    return _TOKEN_KEY.fullmatch(key) is not None or key == SEARCH
+    return _TOKEN_KEY.fullmatch(key) is not None or _UNIT_KEY.fullmatch(key) is not None
 
 
 def scale_prices(entry: Mapping[str, Any], factor: Decimal) -> dict[str, Any]:

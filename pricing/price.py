@@ -3,16 +3,15 @@
 from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
-from functools import lru_cache
 from typing import Any, Self
 
+from pricing.dated import day_of, parse_dated
 from pricing.errors import PricingError
 from pricing.off_peak import off_peak_entry, parse_off_peak
 from pricing.rates import (
     INPUT,
     INPUT_BUCKETS,
     OUTPUT,
-    TIERS,
     Bands,
     Entry,
     atto_of,
@@ -20,26 +19,17 @@ from pricing.rates import (
     decimal_of,
     rates_for,
 )
+from pricing.tiers import normal_tier, reachable_tiers
+from pricing.units import (
+    MINIMA,
+    REQUEST,
+    base_of,
+    dearest_unit_atto,
+    kind_of,
+    prices_measures,
+    unit_atto,
+)
 from pricing.usage import Usage
-
-# Service tiers as providers spell them in requests and replies; anything else is standard.
-_TIER_NAMES = {
-    "flex": "flex",
-    "on_demand_flex": "flex",
-    "priority": "priority",
-    "on_demand_priority": "priority",
-    "fast": "priority",
-    "batch": "batch",
-    "batches": "batch",
-    "balanced": "balanced",
-    "ultrafast": "ultrafast",
-}
-_STANDARD_NAMES = frozenset({"default", "standard", "standard_only", "on_demand", "scale"})
-
-# A request that names no tier, or "auto", is served as the account is set up: here an account can
-# be set up for flex or priority processing, elsewhere no tier named is the standard one.
-_ACCOUNT_TIERS = ("", "flex", "priority")
-_ACCOUNT_TIER_PROVIDERS = frozenset({"openai", "azure", "azure_ai"})
 
 # Entries of these modes generate no output tokens.
 _INPUT_ONLY_MODES = frozenset({"embedding", "rerank", "moderation"})
@@ -50,34 +40,25 @@ IMAGE_TOKENS_MAX = 8_500
 # What a call to a model declared free is taken to use at most, each way.
 FREE_TOKENS_MAX = 131_072
 
-# The price of a web search where an overlay sets one.
-SEARCH = "web_search_cost_per_query"
+# Entries of these modes (or of none) bill tokens; anything else in them is another way to say it.
+_TOKEN_MODES = frozenset({"chat", "completion", "responses", None})
+
+# Google bills one grounding per prompt, or each query where the entry says so.
+_PER_PROMPT = frozenset({"web_search", "google_maps"})
+
+UNITS_KEPT_MAX = 256  # rates of units kept per price: variants come from clients
 
 _ONE = Fraction(1)
 
 
-def normal_tier(name: str) -> str:
-    """The service tier a request or reply names, as in `rates.TIERS`."""
-    return _TIER_NAMES.get(name.lower(), "")
-
-
-@lru_cache(maxsize=256)  # the names come from clients
-def reachable_tiers(provider: str, requested: str) -> tuple[str, ...]:
-    """Every tier a reply to this request may be billed at. A tier asked for may be denied, then
-    the standard one applies; a name nobody knows may mean any of them."""
-    name = requested.lower()
-    if name == "auto" or (not name and provider in _ACCOUNT_TIER_PROVIDERS):
-        return _ACCOUNT_TIERS
-    if not name or name in _STANDARD_NAMES:
-        return ("",)
-    if name in _TIER_NAMES:
-        return ("", _TIER_NAMES[name])
-    return tuple(TIERS)
-
-
 def is_priced(entry: Entry) -> bool:
-    """Whether an entry prices tokens. A map's 0 for a generating model means "unknown" as often
-    as "free", so it does not count; only an overlay can say free."""
+    """Whether an entry prices tokens, or whatever else its model is billed by. A map's 0 for a
+    generating model means "unknown" as often as "free", so it does not count; only an overlay can
+    say free."""
+    return _prices_tokens(entry) or _by_units(entry)
+
+
+def _prices_tokens(entry: Entry) -> bool:
     if entry.get("mode") == "moderation":
         return INPUT in entry
     ranges = entry.get("tiered_pricing")
@@ -91,6 +72,13 @@ def is_priced(entry: Entry) -> bool:
     return bool(outputs) and any(decimal_of(entry, key) for key in (INPUT, *outputs))
 
 
+def _by_units(entry: Entry) -> bool:
+    mode = entry.get("mode")
+    if mode in _TOKEN_MODES and (mode is not None or INPUT in entry or OUTPUT in entry):
+        return False
+    return prices_measures(entry)
+
+
 class Price:
     """What one model costs. Immutable; rates are compiled on first use and kept.
 
@@ -99,12 +87,18 @@ class Price:
 
     __slots__ = (
         "_bands",
+        "_citation_atto",
+        "_dated",
+        "_dated_twins",
         "_dearest",
+        "_dearest_units",
         "_factors",
         "_fast",
         "_off_peak",
         "_off_peak_twin",
         "_prices",
+        "_units",
+        "by_units",
         "entry",
         "generates",
         "image_tokens_max",
@@ -112,9 +106,10 @@ class Price:
         "max_input_tokens",
         "max_output_tokens",
         "model",
+        "output_image_tokens_max",
         "plain",
         "provider",
-        "search_atto",
+        "request_atto",
         "search_per_prompt",
         "supports_reasoning",
         "unpriced",
@@ -131,7 +126,10 @@ class Price:
         self.supports_reasoning = bool(entry.get("supports_reasoning"))
         self.generates = entry.get("mode") not in _INPUT_ONLY_MODES
         self.image_tokens_max = _count(entry, "max_tokens_per_image") or IMAGE_TOKENS_MAX
-        self.search_atto = _search_price(provider, entry)
+        self.output_image_tokens_max = _count(entry, "max_tokens_per_output_image")
+        self.by_units = _by_units(entry) and not _prices_tokens(entry)  # tokens have no price
+        self.request_atto = atto_of(entry, REQUEST) or 0
+        self._citation_atto = unit_atto(provider, entry, "citation_tokens") or 0
         self.search_per_prompt = (
             provider in ("gemini", "vertex_ai")
             and "claude" not in model
@@ -140,6 +138,10 @@ class Price:
         block = entry.get("off_peak_pricing")
         self._off_peak = parse_off_peak(block) if block else None
         self._off_peak_twin: Self | None = None
+        self._dated = parse_dated(entry)
+        self._dated_twins: dict[str, Self] = {}
+        self._units: dict[tuple[str, str], int | None] = {}
+        self._dearest_units: dict[tuple[str, str], int] = {}
         self._prices = entry  # what rates are compiled from
         self.unpriced = bool(entry.get("unpriced"))
         self._factors, self._fast = _factors(entry)
@@ -169,15 +171,32 @@ class Price:
         return cls(provider, model, {INPUT: "0", OUTPUT: "0", **maxima})
 
     def at(self, at_s: float) -> Self:
-        """This price as it is for a call made at a unix time. Bounds are made with the price
-        itself, whose rates are the standard ones."""
-        if self._off_peak is None or not self._off_peak.open_at(at_s):
-            return self
-        if self._off_peak_twin is None:
-            twin = type(self)(self.provider, self.model, off_peak_entry(self.entry))
-            twin.entry = self.entry
-            self._off_peak_twin = twin
-        return self._off_peak_twin
+        """This price as it was or is for a call made at a unix time. Bounds are made with the
+        price itself, whose rates are the standard ones of the table's own time."""
+        price = self._as_of(day_of(at_s)) if self._dated else self
+        if price._off_peak is None or not price._off_peak.open_at(at_s):
+            return price
+        if price._off_peak_twin is None:
+            price._off_peak_twin = self._twin(off_peak_entry(price._prices))
+        return price._off_peak_twin
+
+    def _as_of(self, day: str) -> Self:
+        for part in self._dated:
+            if part.start <= day < part.end:
+                return self._dated_twin(part.start, part.entry)
+        return self
+
+    def _dated_twin(self, start: str, entry: Mapping[str, Any]) -> Self:
+        twin = self._dated_twins.get(start)
+        if twin is None:
+            twin = self._dated_twins[start] = self._twin(entry)
+        return twin
+
+    def _twin(self, prices: Mapping[str, Any]) -> Self:
+        """The same entry with other prices in force."""
+        twin = type(self)(self.provider, self.model, prices)
+        twin.entry = self.entry
+        return twin
 
     def bands(self, usage: Usage) -> Bands:
         """The rates that apply to this usage's service tier, region and speed."""
@@ -185,12 +204,45 @@ class Price:
         geo = self._geo(usage.inference_geo.lower()) if usage.inference_geo else ""
         return self._compiled(tier, geo, usage.speed == "fast")
 
-    def billable_searches(self, usage: Usage) -> int:
-        """Web searches billed: each, or one per prompt however many it made."""
-        searches = usage.units.get("web_search", 0)
-        if self.search_per_prompt:
-            searches = min(searches, 1)
-        return max(searches, 0)
+    def unit_atto(self, name: str, service_tier: str = "") -> int | None:
+        """Atto-USD of one of a unit (`units.UNITS`, with variant); None: it has no price here."""
+        tier = normal_tier(service_tier) if service_tier else ""
+        try:
+            return self._units[name, tier]
+        except KeyError:
+            rate = unit_atto(self.provider, self._prices, name, tier)
+        if len(self._units) >= UNITS_KEPT_MAX:
+            self._units.clear()
+        self._units[name, tier] = rate
+        return rate
+
+    def billable(self, name: str, count: int) -> int:
+        """How many are billed: each, one per prompt however many there were, or a minimum."""
+        if count <= 0:
+            return 0
+        base = base_of(name)
+        if self.search_per_prompt and base in _PER_PROMPT:
+            return 1
+        return max(count, MINIMA.get((self.provider, base), 0))
+
+    def bills_with_tokens(self, name: str) -> bool:
+        """Whether a unit is billed besides the tokens of the same reply."""
+        kind = kind_of(name)
+        return kind == "tool" or (kind == "media" and not self.generates) or self.by_units
+
+    def dearest_unit(self, name: str, service_tier: str = "") -> int:
+        """The dearest atto-USD one of a unit can be billed at, in whatever variant it comes if
+        none is named."""
+        try:
+            return self._dearest_units[name, service_tier]
+        except KeyError:
+            tiers = reachable_tiers(self.provider, service_tier)
+        prices = [self._prices, *(part.entry for part in self._dated if part.upcoming)]
+        rate = max(dearest_unit_atto(self.provider, each, name, tiers) for each in prices)
+        if len(self._dearest_units) >= UNITS_KEPT_MAX:
+            self._dearest_units.clear()
+        self._dearest_units[name, service_tier] = rate
+        return rate
 
     def dearest(self, usage: Usage) -> tuple[int, int]:
         """The dearest (input, output) atto-USD per token that any reply to a request of at most
@@ -210,19 +262,24 @@ class Price:
     def _dearest_steps(
         self, tiers: tuple[str, ...], fast: bool
     ) -> tuple[tuple[int, int, int], ...]:
-        # Which region serves a call is not the request's choice alone, and a speed asked for may
-        # be denied: the largest multiplier counts.
-        factors = {"": _ONE} | self._factors
-        geo = max(factors, key=factors.__getitem__)
-        tables = [self._compiled(tier, geo, fast and self._fast > 1) for tier in tiers]
+        coming = (self._dated_twin(p.start, p.entry) for p in self._dated if p.upcoming)
+        tables = [bands for each in (self, *coming) for bands in each._reachable(tiers, fast)]
         steps, dear_in, dear_out = [], 0, 0
         for over in sorted({over for bands in tables for over, _ in bands}):
             for bands in tables:
                 rates = rates_for(bands, over + 1)
-                dear_in = max(dear_in, *rates[:INPUT_BUCKETS])
+                # A token of input may come with one of a citation.
+                dear_in = max(dear_in, max(rates[:INPUT_BUCKETS]) + self._citation_atto)
                 dear_out = max(dear_out, *rates[INPUT_BUCKETS:])
             steps.append((over, dear_in, dear_out))
         return tuple(steps)
+
+    def _reachable(self, tiers: tuple[str, ...], fast: bool) -> list[Bands]:
+        # Which region serves a call is not the request's choice alone, and a speed asked for may
+        # be denied: the largest multiplier counts.
+        factors = {"": _ONE} | self._factors
+        geo = max(factors, key=factors.__getitem__)
+        return [self._compiled(tier, geo, fast and self._fast > 1) for tier in tiers]
 
     def _geo(self, name: str) -> str:
         if name in self._factors:
@@ -267,13 +324,3 @@ _UPLIFTS = {
     "us": "regional_processing_uplift_multiplier_us",
     "*": "regional_endpoint_uplift_multiplier",
 }
-
-
-def _search_price(provider: str, entry: Entry) -> int:
-    """Atto-USD per web search. Which context size a search used is never reported: the default
-    one is taken, low at Perplexity and medium elsewhere."""
-    if SEARCH in entry:
-        return atto_of(entry, SEARCH) or 0
-    sizes = entry.get("search_context_cost_per_query") or {}
-    default = "low" if provider == "perplexity" else "medium"
-    return atto_of(sizes, f"search_context_size_{default}") or 0

@@ -36,6 +36,7 @@ TIERS = {
     "batch": "_batches",
     "balanced": "_balanced",
     "ultrafast": "_ultrafast",
+    "decisions": "_decisions",
 }
 
 # xAI bills the larger size once the prompt reaches it; everybody else once it exceeds it.

@@ -26,7 +26,7 @@ class Usage:
     cache_read_image_tokens: int = 0  # part of cache_read_tokens and of input_image_tokens
     output_image_tokens: int = 0  # part of output
     input_video_tokens: int = 0  # part of input
-    units: dict[str, int] = field(default_factory=dict)  # "web_search": 3, "image": 1, ...
+    units: dict[str, int] = field(default_factory=dict)  # as in `units.UNITS`: "web_search": 3
     service_tier: str = ""  # as echoed in the reply: "flex", "priority", "batch", ...; "" standard
     inference_geo: str = ""
     speed: str = ""
@@ -97,3 +97,6 @@ class RequestSize:
     generates: bool = True  # False: embeddings, moderations, counts (no output tokens)
     service_tier: str = ""  # as requested; a ceiling takes the dearest tier that may apply
     speed: str = ""  # as requested: "fast" is dearer
+    # The most of every other unit a reply may report (`units.UNITS`). A variant is named only
+    # where no reply can be billed as another one.
+    units: dict[str, int] = field(default_factory=dict)

@@ -7,6 +7,7 @@ result component-wise to the ceiling's usage, so an estimate never costs more th
 
 from dataclasses import replace
 
+from pricing.units import base_of
 from pricing.usage import Usage
 from proxy.providers.base import Facts, Reading
 
@@ -37,11 +38,11 @@ def cut_to(usage: Usage, bound: Usage) -> Usage:
         setattr(cut, name, min(getattr(usage, name), bound.input_tokens))
     for name in _OUTPUTS:
         setattr(cut, name, min(getattr(usage, name), bound.output_tokens))
-    cut.units = {
-        name: min(count, bound.units[name])
-        for name, count in usage.units.items()
-        if name in bound.units
-    }
+    cut.units = {}
+    for name, count in usage.units.items():
+        within = bound.units.get(name) or bound.units.get(base_of(name))
+        if within:
+            cut.units[name] = min(count, within)
     return cut
 
 

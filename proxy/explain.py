@@ -73,12 +73,14 @@ def items(bound: Ceiling, price: Price) -> list[tuple[str, int, int]]:
     """A hold's parts as (name, count, nano-USD), each rounded up."""
     usage = bound.usage
     dear_in, dear_out = price.dearest(usage)
-    searches = price.billable_searches(usage)
-    parts = (
+    parts = [
         ("input tokens", usage.input_tokens, dear_in),
         ("output tokens", usage.output_tokens, dear_out),
-        ("web searches", searches, price.search_atto),
-    )
+        ("request", 1 if price.request_atto else 0, price.request_atto),
+    ]
+    for name, count in usage.units.items():
+        rate = price.dearest_unit(name, usage.service_tier)
+        parts.append((name.replace("_", " "), price.billable(name, count), rate))
     return [
         (name, count, nano_ceil_from_atto(count * atto)) for name, count, atto in parts if count
     ]

@@ -84,4 +84,5 @@ class _Seen:
 
 def _is_text(size: RequestSize) -> bool:
     """Whether the body's length says how long the input is."""
-    return not (size.windowed or size.tool_windows or size.inline_images or size.web_searches)
+    beyond = size.inline_images or size.web_searches or size.units
+    return not (size.windowed or size.tool_windows or beyond)

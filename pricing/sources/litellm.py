@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from pricing.errors import SourceError
 from pricing.names import canonical_provider
+from pricing.units import IMAGE_IN, IMAGE_OUT, MAPS, SEARCH_SIZES
 
 MAP_NAME = "model_prices_and_context_window_backup.json"
 MAP_BYTES_MAX = 64 * 2**20
@@ -63,9 +64,36 @@ _SEARCH_USD = {
     "vertex_ai": "0.035",
     "xai": "0.005",
 }
-_SEARCH_MODES = frozenset({"chat", "responses"})
+_IMAGE_MODES = frozenset({"image_generation", "image_edit"})
+_TOOL_MODES = frozenset({"chat", "responses"})
 # OpenAI's models without reasoning search at $25 per thousand calls.
 _SEARCH_USD_PLAIN_OPENAI = "0.025"
+
+# USD of the other tools, from litellm's code and the map's entries `openai/container` and
+# `azure/container`: a file search is $2.50 per thousand calls.
+_FILE_SEARCH_USD = "0.0025"
+_CODE_SESSION_USD = {"openai": "0.03", "azure": "0.033"}
+_MAPS_USD = {"per_query": "0.014", "per_prompt": "0.025"}
+
+# Images priced by size and quality have an entry for each, named "hd/1024-x-1024/dall-e-3" or
+# "512-x-512/50-steps/...": they become variants of one entry.
+_IMAGE_VARIANT = re.compile(
+    r"(?:([a-z]+)/)?(\d+|max)-x-(\d+|max)/(?:(\w+-steps)/)?(?:bedrock/)?(.+)"
+)
+# A price per pixel of such an entry is a list price per image, divided: to this it is exact.
+_IMAGE_USD_STEP = Decimal("0.0001")
+# Keys whose last part is a variant: a video's resolution or an image's, a sampling interval.
+_VARIANT_KEY = re.compile(
+    r"(output_cost_per_second|output_cost_per_image)_(\d+p|\d+k|[\d.]+K|\d+)"
+    r"|(input_cost_per_video_per_second)_above_(\d+s)_interval"
+)
+
+# The most output tokens of one image: 6,240 at high quality and 1536x1024, and 100 for each of
+# three partial images; later models make 3840x2160, as many tokens per pixel taken.
+_OUTPUT_IMAGE_TOKENS = (
+    (re.compile(r"(?:gpt-image-1|gpt-image-1-mini|gpt-image-1\.5)(?:-\d{4}.*)?"), 6_540),
+    (re.compile(r"(?:gpt-image-|chatgpt-image-).*"), 34_000),
+)
 
 # gpt-4o-mini counts 2,833 + 5,667 tokens per tile, and an image has at most 8 tiles.
 _IMAGE_TOKENS = (
@@ -116,19 +144,39 @@ def convert(raw: _Map) -> dict[tuple[str, str], dict[str, Any]]:
     keys first (as litellm looks it up), unless only the bare one has a price other than zero.
     """
     named: dict[tuple[str, str], list[tuple[bool, dict[str, Any]]]] = {}
+    images: dict[tuple[str, str], dict[str, str]] = {}
     for key, fields in raw.items():
         if key in _NOT_MODELS or not isinstance(fields, dict):
             continue
         name, prefixed = _name(key, fields)
+        variant = _IMAGE_VARIANT.fullmatch(name[1])
+        if variant is not None:
+            base = images.setdefault((name[0], variant[5]), {})
+            base.update(_image_variant(variant, fields))
+            continue
         named.setdefault(name, []).append((prefixed, _reduce(fields)))
+    for name in images:
+        named.setdefault(name, [(False, {"mode": "image_generation"})])
     entries = {}
     for (provider, model), twins in named.items():
         twins.sort(key=lambda twin: (_costs_nothing(twin[1]), not twin[0]))
         merged: dict[str, Any] = {}
         for _, entry in reversed(twins):
             merged.update(entry)
-        entries[provider, model] = _complete(provider, model, merged)
+        entry = _complete(provider, model, merged)
+        entries[provider, model] = entry | images.get((provider, model), {})
     return entries
+
+
+def _image_variant(variant: re.Match[str], fields: Mapping[str, Any]) -> dict[str, str]:
+    """The price of one image of this quality and size."""
+    quality, width, height, steps, _ = variant.groups()
+    label = "/".join(part for part in (quality, f"{width}x{height}", steps) if part)
+    usd = fields.get(IMAGE_OUT) or fields.get(IMAGE_IN)
+    if not usd and "max" not in (width, height):
+        pixels = Decimal(int(width) * int(height))
+        usd = (pixels * Decimal(fields.get("input_cost_per_pixel") or 0)).quantize(_IMAGE_USD_STEP)
+    return {f"{IMAGE_OUT}@{label}": _exact(IMAGE_OUT, usd)} if usd else {}
 
 
 def _locate(path: str | Path | None) -> tuple[Path, str]:
@@ -167,7 +215,7 @@ def _name(key: str, fields: Mapping[str, Any]) -> tuple[tuple[str, str], bool]:
 
 def _reduce(fields: Mapping[str, Any]) -> dict[str, Any]:
     entry = {
-        key: _exact(key, value)
+        _unit_key(key): _exact(key, value)
         for key, value in fields.items()
         if ("cost" in key or key in _KEPT) and value is not None
     }
@@ -206,17 +254,43 @@ def _costs_nothing(entry: Mapping[str, Any]) -> bool:
 
 def _complete(provider: str, model: str, entry: dict[str, Any]) -> dict[str, Any]:
     """Write into an entry what the map leaves to the code that reads it."""
-    price = entry.get("input_cost_per_token")
-    searches = provider in _SEARCH_USD and entry.get("mode") in _SEARCH_MODES and price
-    if searches and "search_context_cost_per_query" not in entry:
-        usd = _SEARCH_USD[provider]
-        if provider in ("openai", "azure") and not entry.get("supports_reasoning"):
-            usd = _SEARCH_USD_PLAIN_OPENAI
-        entry["search_context_cost_per_query"] = _all_sizes(usd)
-    for pattern, tokens in _IMAGE_TOKENS:
-        if provider in ("openai", "azure") and pattern.fullmatch(model.rpartition("/")[2]):
-            entry["max_tokens_per_image"] = tokens
+    if entry.get("mode") in _IMAGE_MODES and IMAGE_IN in entry and IMAGE_OUT not in entry:
+        entry[IMAGE_OUT] = entry.pop(IMAGE_IN)  # the price of one made, as litellm reads it
+    if entry.get("mode") in _TOOL_MODES and entry.get("input_cost_per_token"):
+        _complete_tools(provider, model, entry)
+    bare = model.rpartition("/")[2]
+    if provider in ("openai", "azure", "azure_ai"):
+        counts = {
+            "max_tokens_per_image": _first_match(_IMAGE_TOKENS, bare),
+            "max_tokens_per_output_image": _first_match(_OUTPUT_IMAGE_TOKENS, bare),
+        }
+        entry |= {key: tokens for key, tokens in counts.items() if tokens}
     return entry
+
+
+def _complete_tools(provider: str, model: str, entry: dict[str, Any]) -> None:
+    if provider in _SEARCH_USD and SEARCH_SIZES not in entry:
+        usd = _SEARCH_USD[provider]
+        if provider in _CODE_SESSION_USD and not entry.get("supports_reasoning"):
+            usd = _SEARCH_USD_PLAIN_OPENAI
+        entry[SEARCH_SIZES] = _all_sizes(usd)
+    if provider in _CODE_SESSION_USD:
+        entry.setdefault("code_interpreter_cost_per_session", _CODE_SESSION_USD[provider])
+        entry.setdefault("file_search_cost_per_call", _FILE_SEARCH_USD)
+    if provider in ("gemini", "vertex_ai") and "claude" not in model:
+        unit = entry.get("web_search_billing_unit", "per_prompt")
+        entry.setdefault(MAPS, _MAPS_USD[unit])
+
+
+def _first_match(rules: tuple[tuple[re.Pattern[str], int], ...], model: str) -> int:
+    return next((tokens for pattern, tokens in rules if pattern.fullmatch(model)), 0)
+
+
+def _unit_key(key: str) -> str:
+    found = _VARIANT_KEY.fullmatch(key)
+    if found is None:
+        return key
+    return f"{found[1]}@{found[2]}" if found[1] else f"{found[3]}@{found[4]}"
 
 
 def _all_sizes(usd: str) -> dict[str, str]:

@@ -241,6 +241,8 @@ def _scan_tools(tools: object, size: RequestSize) -> None:
             if name in _CLIENT_TOOLS:
                 continue
             size.tool_windows = rq.NO_OWN_BOUND
+            if name in ("googleMaps", "google_maps"):
+                size.units["google_maps"] = rq.WEB_SEARCHES_DEFAULT
             if name not in ("codeExecution", "code_execution", "urlContext", "url_context"):
                 size.web_searches = rq.WEB_SEARCHES_DEFAULT
 

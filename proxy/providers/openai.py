@@ -304,8 +304,13 @@ def _scan_tools(tools: object, size: RequestSize, calls_max: int | None = None) 
         if kind is None and "function" in tool:
             continue
         size.tool_windows = rq.NO_OWN_BOUND if calls_max is None else calls_max + 1
-        if type(kind) is str and "search" in kind and kind != "file_search":
-            size.web_searches = rq.WEB_SEARCHES_DEFAULT if calls_max is None else calls_max
+        calls = rq.WEB_SEARCHES_DEFAULT if calls_max is None else calls_max
+        if kind == "file_search":
+            size.units["file_search"] = calls
+        elif kind == "code_interpreter":  # bills for its container, however often it runs
+            size.units["code_interpreter"] = size.units.get("code_interpreter", 0) + 1
+        elif type(kind) is str and "search" in kind:
+            size.web_searches = calls
 
 
 def _output_limit(body: dict[str, object], *names: str) -> int | None:

@@ -65,9 +65,10 @@ _NO_DETAILS: dict[str, object] = {}
 _SEARCH_KEYS = frozenset(
     (
         *("server_tool_use_details", "server_tool_use"),
-        *("num_search_queries", "search_context_size"),
+        *("num_search_queries", "search_context_size", "citation_tokens"),
     )
 )
+_SEARCH_SIZES = frozenset(("low", "medium", "high"))
 
 STANDARD_TIERS = frozenset(("", "auto", "default", "standard", "on_demand"))
 
@@ -227,7 +228,14 @@ class ChatReader:
             searches = first_count(block, "num_search_queries")
         if searches is None:
             searches = int(self._searches or "search_context_size" in block)
-        return {"web_search": searches} if searches else {}
+        units = {}
+        if searches:
+            size = as_text(block.get("search_context_size")).lower()
+            units[f"web_search@{size}" if size in _SEARCH_SIZES else "web_search"] = searches
+        citations = as_count(block.get("citation_tokens"))
+        if citations:
+            units["citation_tokens"] = citations
+        return units
 
     def marker(self, data: bytes) -> None:
         if data.strip() == b"[DONE]":

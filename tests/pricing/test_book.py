@@ -87,7 +87,7 @@ def test_fixed_prices_and_maxima_replace_the_entrys(table: PriceTable) -> None:
     price = PriceBook(table, [overlay]).quote("openai", "model-1")
     assert price is not None
     assert (price.plain[0][1].input, price.plain[0][1].output) == (700_000_000_000, 5 * MICRO)
-    assert price.search_atto == 2 * 10**15
+    assert price.unit_atto("web_search") == 2 * 10**15
     assert (price.max_input_tokens, price.max_output_tokens) == (5, 6)
 
 

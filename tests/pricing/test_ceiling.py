@@ -7,12 +7,15 @@ from hypothesis import strategies as st
 from pricing.calculator import cost
 from pricing.ceiling import ceiling, ceiling_cost, ceiling_usage, output_limit_for
 from pricing.errors import MissingMaximum
-from pricing.price import Price, is_priced, reachable_tiers
+from pricing.price import Price, is_priced
 from pricing.table import TABLES_DIR, PriceTable, list_tables
+from pricing.tiers import reachable_tiers
+from pricing.units import UNITS
 from pricing.usage import RequestSize, Usage
 from tests.factories import a_price
 
 TIERS_ASKED = ["", "auto", "default", "flex", "priority", "batch", "ultrafast", "unheard of"]
+VARIANTS = ["low", "high", "720p", "4k", "1K", "15s", "hd/1024x1024", "standard/1024x1792", "?"]
 GEOS = ["", "global", "us", "eu", "europe-west4"]
 
 
@@ -175,7 +178,7 @@ def some_usage(rng: random.Random, bound: Usage, price: Price) -> Usage:
         cache_read_image_tokens=up_to(tokens),
         output_image_tokens=up_to(out),
         input_video_tokens=up_to(tokens),
-        units={"web_search": up_to(bound.units.get("web_search", 0))},
+        units=dict(some_unit(rng, name, count) for name, count in bound.units.items()),
         service_tier=rng.choice(reachable_tiers(price.provider, bound.service_tier)),
         inference_geo=rng.choice(GEOS),
         speed=rng.choice(("", bound.speed)),
@@ -186,8 +189,19 @@ def some_usage(rng: random.Random, bound: Usage, price: Price) -> Usage:
     return usage
 
 
-def some_request(rng: random.Random) -> RequestSize:
+def some_unit(rng: random.Random, name: str, most: int) -> tuple[str, int]:
+    """A bound without a variant holds for every variant."""
+    if "@" not in name:
+        name += rng.choice(("", f"@{rng.choice(VARIANTS)}"))
+    return name, rng.choice((0, most, rng.randint(0, most)))
+
+
+def some_request(rng: random.Random, price: Price) -> RequestSize:
+    names = [name for name in UNITS if price.by_units and price.unit_atto(name)]
+    names = [rng.choice(names)] if names else rng.sample(sorted(UNITS), rng.choice((0, 0, 2)))
+    variant = rng.choice(("", "", f"@{rng.choice(VARIANTS)}"))
     return RequestSize(
+        units={name + variant: rng.choice((1, 7, 2_000)) for name in names},
         body_bytes=rng.choice((0, 150, 5_000, 199_000, 300_000, 10**7)),
         output_limit=rng.choice((0, 1, 4_096, 10**6)),
         choices=rng.choice((1, 1, 3)),
@@ -202,7 +216,7 @@ def some_request(rng: random.Random) -> RequestSize:
 def test_no_usage_within_a_ceiling_costs_more_at_any_model() -> None:
     rng = random.Random(20261121)
     for price in EVERY_PRICE:
-        bound = ceiling(some_request(rng), price)
+        bound = ceiling(some_request(rng, price), price)
         for _ in range(5):
             usage = some_usage(rng, bound.usage, price)
             assert cost(usage, price).nano <= bound.nano, (price.key, usage, bound)
@@ -213,14 +227,14 @@ def test_no_usage_within_a_ceiling_costs_more_at_any_model() -> None:
 @settings(max_examples=300)
 @given(st.sampled_from(EVERY_PRICE), st.randoms(use_true_random=False))
 def test_no_usage_within_a_ceiling_costs_more(price: Price, rng: random.Random) -> None:
-    bound = ceiling(some_request(rng), price)
+    bound = ceiling(some_request(rng, price), price)
     usage = some_usage(rng, bound.usage, price)
     assert cost(usage, price).nano <= bound.nano
 
 
 @given(st.sampled_from(EVERY_PRICE), st.randoms(use_true_random=False))
 def test_a_lost_call_can_be_priced_again_from_its_row(price: Price, rng: random.Random) -> None:
-    bound = ceiling(some_request(rng), price)
+    bound = ceiling(some_request(rng, price), price)
     stored = Usage.from_dict(bound.usage.as_dict())
     again = Price.compile(price.provider, price.model, price.entry)
     assert ceiling_cost(stored, again) == bound.nano
@@ -238,7 +252,7 @@ def test_a_lost_call_can_be_priced_again_from_its_row(price: Price, rng: random.
 def test_a_limit_is_the_largest_that_fits(
     price: Price, rng: random.Random, nano: int, tokens: int | None
 ) -> None:
-    size = some_request(rng)
+    size = some_request(rng, price)
     size.output_limit = rng.choice((None, 100, 10**6))
     own = price.max_output_tokens if size.output_limit is None else size.output_limit
     assert own is not None
@@ -249,7 +263,7 @@ def test_a_limit_is_the_largest_that_fits(
         bound = ceiling(size, price)
         return bound.nano <= nano and (tokens is None or bound.tokens <= tokens)
 
-    if not price.generates:
+    if not price.generates or price.by_units:
         assert limit is None
     elif limit is None:
         assert not fits(1)

@@ -3,8 +3,9 @@ import json
 import pytest
 
 from pricing.errors import PricingError
-from pricing.price import Price, is_priced, normal_tier, reachable_tiers
-from pricing.rates import rates_for
+from pricing.price import Price, is_priced
+from pricing.rates import TIERS, rates_for
+from pricing.tiers import normal_tier, reachable_tiers
 from pricing.usage import Usage
 from tests.factories import a_price, an_entry
 
@@ -48,7 +49,7 @@ def test_tiers_as_replies_name_them(name: str, tier: str) -> None:
         ("anthropic", "standard_only", {""}),
         ("openai", "priority", {"", "priority"}),  # may be denied
         ("openai", "flex", {"", "flex"}),
-        ("openai", "warp", {"", "flex", "priority", "batch", "balanced", "ultrafast"}),
+        ("openai", "warp", set(TIERS)),
     ],
 )
 def test_tiers_a_request_can_end_up_in(provider: str, requested: str, tiers: set[str]) -> None:
@@ -112,17 +113,10 @@ def test_searches_are_billed_each_or_once_per_prompt(
     provider: str, model: str, entry: dict[str, object], searches: int
 ) -> None:
     price = a_price(provider, model, **entry)
-    assert price.billable_searches(Usage(units={"web_search": 3})) == searches
-    assert price.billable_searches(Usage(units={"web_search": -1})) == 0
-
-
-def test_search_price_of_the_default_context_size() -> None:
-    sizes = {"search_context_size_low": "0.005", "search_context_size_medium": "0.008"}
-    assert a_price(search_context_cost_per_query=sizes).search_atto == 8 * 10**15
-    low = a_price("perplexity", search_context_cost_per_query=sizes)
-    assert low.search_atto == 5 * 10**15
-    own = a_price(search_context_cost_per_query=sizes, web_search_cost_per_query="0.001")
-    assert own.search_atto == 10**15
+    assert price.billable("web_search", 3) == searches
+    assert price.billable("google_maps@any", 3) == searches
+    assert price.billable("file_search", 3) == 3
+    assert price.billable("web_search", 0) == price.billable("web_search", -1) == 0
 
 
 def test_an_entry_from_json_compiles_to_the_same_price() -> None:
@@ -175,8 +169,15 @@ def test_a_malformed_entry_is_refused_by_name(entry: dict[str, object]) -> None:
         ({"input_cost_per_token": "1", "mode": "embedding"}, True),
         ({"input_cost_per_token": "0", "mode": "embedding"}, False),
         ({"input_cost_per_token": "0", "mode": "moderation"}, True),
-        ({"output_cost_per_image": "0.04", "mode": "image_generation"}, False),
+        ({"output_cost_per_image": "0.04", "mode": "image_generation"}, True),
+        ({"output_cost_per_image": "0", "mode": "image_generation"}, False),
+        ({"output_cost_per_image@hd/1024x1024": "0.08", "mode": "image_generation"}, True),
+        ({"input_cost_per_second": "0.0001", "mode": "audio_transcription"}, True),
+        ({"input_cost_per_query": "0.002", "input_cost_per_token": "0", "mode": "rerank"}, True),
+        ({"output_cost_per_image": "0.04"}, True),  # as an overlay declares it
+        ({"input_cost_per_second": "0.0001", "mode": "chat"}, False),  # provisioned time
+        ({"code_interpreter_cost_per_session": "0.03", "mode": "image_edit"}, False),
     ],
 )
-def test_which_entries_price_tokens(entry: dict[str, object], priced: bool) -> None:
+def test_which_entries_have_a_price(entry: dict[str, object], priced: bool) -> None:
     assert is_priced(entry) is priced

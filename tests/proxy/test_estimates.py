@@ -53,4 +53,6 @@ def test_an_estimate_is_cut_to_the_ceiling() -> None:
     usage.passes = (("", Usage(1)),)
     bound = Usage(300, 20, units={"web_search": 4})
     assert cut_to(usage, bound) == Usage(300, 20, 300, reasoning_tokens=20, units={"web_search": 4})
+    usage.units = {"web_search@high": 9, "images@hd": 2}
+    assert cut_to(usage, bound).units == {"web_search@high": 4}
     assert cut_to(Usage(1, 2), bound) == Usage(1, 2)

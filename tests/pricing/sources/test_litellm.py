@@ -9,6 +9,7 @@ import pytest
 from pricing.errors import SourceError
 from pricing.sources.litellm import MAP_NAME, convert, load, table_id
 from pricing.table import TABLES_DIR, PriceTable, list_tables
+from pricing.units import MAPS
 
 CHAT = {"litellm_provider": "openai", "mode": "chat", "input_cost_per_token": 1.5e-06}
 NAMED = {"litellm_provider": "openai", "mode": "chat", "max_tokens": 1}
@@ -34,7 +35,9 @@ def test_the_installed_map_makes_the_published_table(tmp_path: Path) -> None:
     table = PriceTable.open(info.path)
     header = json.loads(Path(info.path).read_bytes().partition(b"\n")[0])
     assert (table.source, header["source_sha256"]) == (source.name, source.sha256)
-    assert {(p, m): fields for p, m, fields in table.items()} == source.entries
+    for provider, model, fields in table.items():
+        if fields.get("mode") == "chat":
+            assert fields.items() <= source.entries[provider, model].items()
 
 
 def test_reading_the_map_does_not_import_litellm() -> None:
@@ -70,6 +73,8 @@ def test_prices_are_exact_text_and_counts_whole_numbers(tmp_path: Path) -> None:
             ["search_context_size_high", "search_context_size_low", "search_context_size_medium"],
             "0.01",
         ),
+        "code_interpreter_cost_per_session": "0.03",
+        "file_search_cost_per_call": "0.0025",
     }
 
 
@@ -168,3 +173,91 @@ def test_maps_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("pricing.sources.litellm.find_spec", lambda name: None)
     with pytest.raises(SourceError, match="litellm is not installed"):
         load()
+
+
+def test_images_by_quality_and_size_are_variants_of_one_entry() -> None:
+    def named(key: str, provider: str = "openai", **fields: object) -> dict[str, dict[str, object]]:
+        return {key: {"litellm_provider": provider, "mode": "image_generation", **fields}}
+
+    raw = {
+        # $0.08 an image: the map says 7.629e-08 per pixel, of 1,048,576.
+        **named("hd/1024-x-1024/dall-e-3", input_cost_per_pixel=Decimal("7.629e-08")),
+        **named("1024-x-1024/dall-e-3", input_cost_per_image=Decimal("0.04")),
+        **named("512-x-512/50-steps/sd", "bedrock", output_cost_per_image=Decimal("0.018")),
+        **named("max-x-max/max-steps/sd", "bedrock", output_cost_per_image=Decimal("0.07")),
+        **named("free/9-x-9/sd", "bedrock", output_cost_per_pixel=Decimal(0)),
+        **named("sd", "bedrock", max_tokens=77),
+    }
+    assert convert(raw) == {
+        ("openai", "dall-e-3"): {
+            "mode": "image_generation",
+            "output_cost_per_image@hd/1024x1024": "0.08",
+            "output_cost_per_image@1024x1024": "0.04",
+        },
+        ("bedrock", "sd"): {
+            "mode": "image_generation",
+            "max_tokens": 77,
+            "output_cost_per_image@512x512/50-steps": "0.018",
+            "output_cost_per_image@maxxmax/max-steps": "0.07",
+        },
+    }
+
+
+def test_variants_in_key_names() -> None:
+    fields = {
+        "output_cost_per_second": Decimal("0.1"),
+        "output_cost_per_second_720p": Decimal("0.2"),
+        "output_cost_per_second_4k": Decimal("0.3"),
+        "output_cost_per_image_0.5K": Decimal("0.4"),
+        "input_cost_per_video_per_second_above_15s_interval": Decimal("0.5"),
+        "input_cost_per_image": Decimal("0.6"),
+    }
+    (found,) = convert({"v": {"litellm_provider": "x", "mode": "chat", **fields}}).values()
+    assert found == {
+        "mode": "chat",
+        "output_cost_per_second": "0.1",
+        "output_cost_per_second@720p": "0.2",
+        "output_cost_per_second@4k": "0.3",
+        "output_cost_per_image@0.5K": "0.4",
+        "input_cost_per_video_per_second@15s": "0.5",
+        "input_cost_per_image": "0.6",
+    }
+
+
+def test_the_price_of_an_image_made_is_one_of_output() -> None:
+    image = {"litellm_provider": "xai", "mode": "image_edit", "input_cost_per_image": Decimal(1)}
+    (found,) = convert({"xai/i": image}).values()
+    assert found == {"mode": "image_edit", "output_cost_per_image": "1"}
+
+
+@pytest.mark.parametrize(
+    ("provider", "fields", "prices"),
+    [
+        # The map's own `openai/container` and `azure/container`, litellm's file search price.
+        ("openai", {}, ("0.03", "0.0025", None)),
+        ("azure", {"mode": "responses"}, ("0.033", "0.0025", None)),
+        ("openai", {"mode": "embedding"}, (None, None, None)),
+        # Google's list price: $25 per 1,000 prompts grounded with Maps, or $14 per 1,000 queries.
+        ("gemini", {}, (None, None, "0.025")),
+        ("gemini", {"web_search_billing_unit": "per_query"}, (None, None, "0.014")),
+        ("gemini", {"google_maps_grounding_cost_per_query": 1}, (None, None, "1")),
+    ],
+)
+def test_prices_of_tools_the_map_leaves_out(
+    tmp_path: Path, provider: str, fields: dict[str, object], prices: tuple[str | None, ...]
+) -> None:
+    found = entry(tmp_path, "m", **({"litellm_provider": provider} | fields))
+    keys = ("code_interpreter_cost_per_session", "file_search_cost_per_call", MAPS)
+    assert tuple(found.get(key) for key in keys) == prices
+
+
+def test_tokens_of_an_output_image() -> None:
+    fields = {"litellm_provider": "openai", "mode": "image_generation", "input_cost_per_token": 1}
+    for model, most in (
+        ("gpt-image-1", 6_540),
+        ("gpt-image-1.5-2025-12-16", 6_540),
+        ("gpt-image-2", 34_000),
+        ("gpt-5", None),
+    ):
+        (found,) = convert({model: fields}).values()
+        assert found.get("max_tokens_per_output_image") == most

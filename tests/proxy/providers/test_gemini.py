@@ -160,6 +160,12 @@ def test_server_side_tools(tools: object, windows: int, searches: int) -> None:
     assert (size.tool_windows, size.web_searches) == (windows, searches)
 
 
+@pytest.mark.parametrize("name", ["googleMaps", "google_maps"])
+def test_grounding_with_maps_is_held(name: str) -> None:
+    size = facts_of(a_prompt(tools=[{name: {}}])).size
+    assert (size.tool_windows, size.units) == (-1, {"google_maps": 10})
+
+
 @pytest.mark.parametrize(
     ("config", "limit"),
     [

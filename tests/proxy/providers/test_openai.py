@@ -283,6 +283,15 @@ def test_tool_calls_of_responses_can_be_bounded() -> None:
     assert (size.tool_windows, size.web_searches) == (3, 2)
 
 
+def test_files_searched_and_containers_are_held() -> None:
+    tools = [{"type": "file_search"}, {"type": "code_interpreter"}, {"type": "code_interpreter"}]
+    body = {"model": "gpt-5", "input": "x", "tools": tools}
+    size = facts_of(body, "/v1/responses").size
+    assert (size.units, size.web_searches) == ({"file_search": 10, "code_interpreter": 2}, 0)
+    size = facts_of({**body, "max_tool_calls": 3}, "/v1/responses").size
+    assert size.units == {"file_search": 3, "code_interpreter": 2}
+
+
 def test_background_responses_are_refused() -> None:
     with pytest.raises(Refusal, match="background") as refusal:
         facts_of({"model": "gpt-5", "input": "x", "background": True}, "/v1/responses")

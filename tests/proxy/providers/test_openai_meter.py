@@ -289,6 +289,27 @@ def test_a_search_model_bills_one_search() -> None:
     assert usage.units == {"web_search": 1}
 
 
+@pytest.mark.parametrize(
+    ("fields", "units"),
+    [
+        ({"search_context_size": "low"}, {"web_search@low": 1}),
+        ({"search_context_size": "HIGH", "num_search_queries": 3}, {"web_search@high": 3}),
+        ({"search_context_size": "vast"}, {"web_search": 1}),
+        ({"citation_tokens": 700}, {"citation_tokens": 700}),
+        ({"citation_tokens": None, "num_search_queries": 0}, {}),
+    ],
+)
+def test_what_perplexity_bills_besides_tokens(
+    fields: dict[str, object], units: dict[str, int]
+) -> None:
+    facts = facts_of(a_chat(model="sonar"))
+    meter = OPENAI.meter(facts, status=200, content_type="application/json", inject_usage=False)
+    meter.feed(json.dumps({"usage": USAGE | fields}).encode())
+    usage = meter.reading().usage
+    assert usage is not None
+    assert usage.units == units
+
+
 def a_response(kind: str, **fields: object) -> bytes:
     event = {"type": kind, "response": {"id": "resp_1", "model": "gpt-5", "usage": None, **fields}}
     return f"event: {kind}\ndata: {json.dumps(event)}\n\n".encode()
