@@ -2,112 +2,46 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import astuple, dataclass, field
-from decimal import Decimal, InvalidOperation
+import re
+from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Any, Protocol, Self
 
-from pricing.errors import OverlayError, PricingError
-from pricing.keys import is_price_key, scale_prices
+from pricing.money import atto_from_usd
 from pricing.names import canonical_provider, plain_model
+from pricing.overlay import EVERY_TEAM, Overlay, OverlayLike
 from pricing.price import Price, is_priced
-from pricing.rates import INPUT, decimal_of
+from pricing.rates import INPUT
 from pricing.table import PriceTable
+
+__all__ = ["FREE", "Overlay", "OverlayLike", "PriceBook"]
 
 _Make = Callable[[str, str], Price | None]
 
 CACHED_QUOTES_MAX = 4_096  # model names come from clients
+BOOKS_OF_TEAMS_MAX = 10_000
 FREE = "free"  # the provider whose models, whatever their names, cost nothing
+ANY_MODEL = "*"  # in the key of a price that is not a table's: names of models come from clients
+_TOKENS_PER_MTOK = 10**6
+_OF_TEAM = re.compile(r"(.*)#([\d,]+)", re.DOTALL)
 
 
-class OverlayLike(Protocol):
-    """The fields of an overlay, wherever it was declared."""
+class PricingLike(Protocol):
+    """What a configuration says of prices besides the table."""
 
     @property
-    def provider(self) -> str: ...
+    def unpriced(self) -> str: ...
     @property
-    def model(self) -> str: ...
+    def unpriced_usd_per_mtok(self) -> str: ...
     @property
-    def discount_percent(self) -> str: ...
-    @property
-    def prices(self) -> Mapping[str, str]: ...
-    @property
-    def max_input_tokens(self) -> int | None: ...
-    @property
-    def max_output_tokens(self) -> int | None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Overlay:
-    """Negotiated prices of the models that match two globs. The discount (negative: a margin) is
-    taken off every price of the entry, then `prices` and maxima replace what the entry has."""
-
-    provider: str = "*"
-    model: str = "*"
-    discount_percent: str = "0"
-    prices: dict[str, str] = field(default_factory=dict)
-    max_input_tokens: int | None = None
-    max_output_tokens: int | None = None
-
-    @classmethod
-    def of(cls, other: OverlayLike) -> Self:
-        """Copy and check. Raises OverlayError."""
-        overlay = cls(
-            other.provider,
-            other.model,
-            other.discount_percent,
-            dict(sorted(other.prices.items())),
-            other.max_input_tokens,
-            other.max_output_tokens,
-        )
-        overlay.check()
-        return overlay
-
-    def check(self) -> None:
-        """Raise OverlayError for what would otherwise misprice silently."""
-        where = f"overlay {self.provider}/{self.model}"
-        try:
-            discount = Decimal(self.discount_percent)
-        except InvalidOperation:
-            discount = Decimal("NaN")
-        if not discount.is_finite() or discount > 100:
-            raise OverlayError(
-                f"{where}: discount_percent {self.discount_percent!r} is no percentage"
-            )
-        for key in self.prices:
-            if not is_price_key(key):
-                raise OverlayError(f"{where}: unknown price {key!r}")
-            try:
-                decimal_of(self.prices, key)
-            except PricingError as error:
-                raise OverlayError(f"{where}: {error}") from error
-        for maximum in (self.max_input_tokens, self.max_output_tokens):
-            if maximum is not None and maximum < 1:
-                raise OverlayError(f"{where}: a maximum of {maximum} tokens")
-
-    def matches(self, providers: Iterable[str], models: Iterable[str]) -> bool:
-        """Whether it applies to a model that goes by any of these names."""
-        return any(fnmatchcase(name, self.provider) for name in providers) and any(
-            fnmatchcase(name, self.model) for name in models
-        )
-
-    def apply(self, entry: Mapping[str, Any]) -> dict[str, Any]:
-        """The entry with this overlay laid over it."""
-        discount = Decimal(self.discount_percent)
-        result = scale_prices(entry, (100 - discount) / 100) if discount else dict(entry)
-        result.update(self.prices)
-        if self.max_input_tokens is not None:
-            result["max_input_tokens"] = self.max_input_tokens
-        if self.max_output_tokens is not None:
-            result["max_output_tokens"] = self.max_output_tokens
-        return result
+    def overlays(self) -> Sequence[OverlayLike]: ...
 
 
 class PriceBook:
     """Quotes from one price version. Every overlay that matches applies, in order, so a later one
     has the last word; one with a price of input, or of images, seconds, pages and the like, makes
-    an entry for a model the table lacks.
+    an entry for a model the table lacks. Overlays of teams apply in the book `for_team` gives.
 
     `unpriced_atto_per_token`: a declared rate for every other model (`unpriced: ceiling`); such a
     price says `unpriced`.
@@ -120,22 +54,115 @@ class PriceBook:
         *,
         unpriced_atto_per_token: int | None = None,
     ) -> None:
-        self._table = table
-        self._overlays = tuple(Overlay.of(overlay) for overlay in overlays)
-        self._unpriced = unpriced_atto_per_token
+        self.table = table
+        self.overlays = tuple(Overlay.of(overlay) for overlay in overlays)
+        self.unpriced_atto_per_token = unpriced_atto_per_token
         self._quotes: dict[tuple[str, str, str], Price | None] = {}
-        self.version = _version(table.id, self._overlays, unpriced_atto_per_token)
+        self.version = _version(table.id, self.stored())
+        self.of_teams = any(overlay.team != EVERY_TEAM for overlay in self.overlays)
+        self._use(frozenset())
+
+    def _use(self, own: frozenset[int]) -> None:
+        """Apply the overlays of every team, and those of a team by their numbers."""
+        self._applied = [
+            (number, overlay)
+            for number, overlay in enumerate(self.overlays)
+            if overlay.team == EVERY_TEAM or number in own
+        ]
+        self._label = f"#{','.join(map(str, sorted(own)))}" if own else ""
+        self._teams: dict[str, Self] = {}
+        self._books: dict[frozenset[int], Self] = {}
+
+    @classmethod
+    def configured(cls, table: PriceTable, pricing: PricingLike) -> Self:
+        """Raises OverlayError."""
+        rate = None
+        if pricing.unpriced == "ceiling":
+            rate = atto_from_usd(Decimal(pricing.unpriced_usd_per_mtok) / _TOKENS_PER_MTOK)
+        return cls(table, pricing.overlays, unpriced_atto_per_token=rate)
+
+    def stored(self) -> list[Any]:
+        """What makes the table this version, JSON-ready, for `from_stored`."""
+        parts: list[Any] = [overlay.stored() for overlay in self.overlays]
+        if self.unpriced_atto_per_token is not None:
+            parts.append({"unpriced_atto_per_token": self.unpriced_atto_per_token})
+        return parts
+
+    @classmethod
+    def from_stored(cls, table: PriceTable, parts: Sequence[Any]) -> Self:
+        """Raises OverlayError."""
+        overlays, rate = [], None
+        for part in parts:
+            if isinstance(part, dict):
+                rate = part.get("unpriced_atto_per_token")
+            else:
+                overlays.append(Overlay.from_stored(part))
+        return cls(table, overlays, unpriced_atto_per_token=rate)
+
+    def for_team(self, organization: str, team: str) -> Self:
+        """The book for the calls of one team: this one, unless overlays are for that team. Its
+        prices have keys of their own, "openai/gpt-5#0,2", after the numbers of those overlays."""
+        if not self.of_teams:
+            return self
+        name = f"{organization}/{team}"
+        book = self._teams.get(name)
+        if book is None:
+            own = frozenset(
+                number
+                for number, overlay in enumerate(self.overlays)
+                if overlay.team != EVERY_TEAM and fnmatchcase(name, overlay.team)
+            )
+            if len(self._teams) >= BOOKS_OF_TEAMS_MAX:
+                self._teams.clear()
+            book = self._teams[name] = self._with(own)
+        return book
+
+    def _with(self, own: frozenset[int]) -> Self:
+        if not own:
+            return self
+        book = self._books.get(own)
+        if book is None:
+            book = self._books[own] = type(self)(
+                self.table, self.overlays, unpriced_atto_per_token=self.unpriced_atto_per_token
+            )
+            book.of_teams = False
+            book._use(own)
+        return book
+
+    def by_key(self, key: str) -> Price | None:
+        """The price a row's key names; None: there is none in this version."""
+        found = _OF_TEAM.fullmatch(key)
+        if found is not None:
+            own = frozenset(int(number) for number in found[2].split(",") if number)
+            if own and max(own) < len(self.overlays):
+                price = self._with(own).by_key(found[1])
+                if price is not None and price.key == key:
+                    return price
+        provider, _, model = key.partition("/")
+        if model.split("+")[0] == ANY_MODEL:
+            return self._any(provider, [int(number) for number in model.split("+")[1:]])
+        return self.quote(provider, model)
+
+    def _any(self, provider: str, numbers: Sequence[int]) -> Price | None:
+        if provider == FREE:
+            return self._free(provider, ANY_MODEL)
+        known = max(numbers, default=-1) < len(self.overlays)
+        return (
+            self._flat_with(provider, ANY_MODEL, numbers)
+            if known and self.unpriced_atto_per_token is not None
+            else None
+        )
 
     def quote(self, provider: str, *models: str) -> Price | None:
         """The price of the first of these names that has one (say, the model the reply reports,
         then the one requested); None when none has. Under `FREE` each is what it was asked as."""
         if provider == FREE and models:
-            return self._cached(Price.free, provider, models[-1])
+            return self._cached(self._free, provider, models[-1])
         for model in models:
             price = self._cached(self._resolve, provider, model) if model else None
             if price is not None:
                 return price
-        if self._unpriced is not None and models:
+        if self.unpriced_atto_per_token is not None and models:
             return self._cached(self._flat, provider, models[-1])
         return None
 
@@ -152,29 +179,44 @@ class PriceBook:
 
     def _resolve(self, provider: str, model: str) -> Price | None:
         canonical = canonical_provider(provider)
-        found = self._table.find(canonical, model)
+        found = self.table.find(canonical, model)
         name, entry = found or (plain_model(model), {})
         declared = False
-        for overlay in self._overlays:
+        for _, overlay in self._applied:
             if overlay.matches((provider, canonical), (model, name)):
                 entry = overlay.apply(entry)
                 declared = declared or INPUT in overlay.prices or is_priced(overlay.prices)
         if not declared and (found is None or not is_priced(found[1])):
             return None
-        return Price.compile(canonical, name, entry)
+        return Price.compile(canonical, name, entry, self._key(canonical, name))
+
+    def _free(self, provider: str, model: str) -> Price:
+        return Price.free(provider, model, self._key(provider, ANY_MODEL))
 
     def _flat(self, provider: str, model: str) -> Price:
-        assert self._unpriced is not None
-        price = Price.flat(canonical_provider(provider), plain_model(model), self._unpriced)
-        entry = dict(price.entry)
-        for overlay in self._overlays:
-            if overlay.matches((provider, price.provider), (model, price.model)):
-                entry |= overlay.apply({})  # its maxima; a discount is not on a declared rate
-        return Price.compile(price.provider, price.model, entry)
+        canonical, plain = canonical_provider(provider), plain_model(model)
+        matching = (
+            number
+            for number, overlay in self._applied
+            if overlay.matches((provider, canonical), (model, plain))
+        )
+        return self._flat_with(canonical, plain, list(matching))
+
+    def _flat_with(self, provider: str, model: str, numbers: Sequence[int]) -> Price:
+        assert self.unpriced_atto_per_token is not None
+        entry = dict(Price.flat(provider, model, self.unpriced_atto_per_token).entry)
+        for number in numbers:
+            entry |= self.overlays[number].apply({})  # maxima; a declared rate has no discount
+        name = "+".join([ANY_MODEL, *map(str, numbers)])
+        return Price.compile(provider, model, entry, self._key(provider, name))
+
+    def _key(self, provider: str, model: str) -> str:
+        return f"{provider}/{model}{self._label}"
 
 
-def _version(table_id: str, overlays: tuple[Overlay, ...], unpriced: int | None) -> str:
-    if not overlays and unpriced is None:
+def _version(table_id: str, stored: list[Any]) -> str:
+    if not stored:
         return table_id
-    content = json.dumps([[astuple(overlay) for overlay in overlays], unpriced], sort_keys=True)
+    rate = stored.pop()["unpriced_atto_per_token"] if isinstance(stored[-1], dict) else None
+    content = json.dumps([stored, rate], sort_keys=True)
     return f"{table_id}+{hashlib.sha256(content.encode()).hexdigest()[:8]}"

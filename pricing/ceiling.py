@@ -43,15 +43,15 @@ def ceiling_usage(
     if price.by_units:
         return _units_alone(size, price)
     usage = _input_usage(size, price, server_tool_passes)
-    if size.units and price.output_image_tokens_max:
-        images = sum(count for name, count in size.units.items() if base_of(name) == "images")
+    images = _images(size) if size.units else 0
+    if images and price.output_image_tokens_max:
         usage.output_tokens = images * price.output_image_tokens_max
     elif size.generates and price.generates:
         limit = size.output_limit
         if limit is None:
             limit = price.max_output_tokens
             if limit is None:
-                raise MissingMaximum(price.key, "max_output_tokens")
+                raise MissingMaximum(price.name, "max_output_tokens")
         usage.output_tokens = max(limit, 0) * max(size.choices, 1)
     return usage
 
@@ -89,7 +89,7 @@ def output_limit_for(
         fits = (tokens - usage.input_tokens) // choices
         limit = fits if limit is None else min(limit, fits)
     if limit is None:
-        raise MissingMaximum(price.key, "max_output_tokens")
+        raise MissingMaximum(price.name, "max_output_tokens")
     return limit if limit > 0 else None
 
 
@@ -106,7 +106,7 @@ def _input_usage(size: RequestSize, price: Price, server_tool_passes: int) -> Us
     window = price.max_input_tokens
     if size.windowed or size.tool_windows:
         if window is None:
-            raise MissingMaximum(price.key, "max_input_tokens")
+            raise MissingMaximum(price.name, "max_input_tokens")
         windows = size.tool_windows if size.tool_windows >= 0 else server_tool_passes
         tokens = window * max(windows, size.inputs, 1)
     else:
@@ -122,8 +122,12 @@ def _input_usage(size: RequestSize, price: Price, server_tool_passes: int) -> Us
     return usage
 
 
+def _images(size: RequestSize) -> int:
+    return sum(count for name, count in size.units.items() if base_of(name) == "images")
+
+
 def _units_alone(size: RequestSize, price: Price) -> Usage:
     """What bounds a call whose model is not billed by tokens at all."""
     if not any(price.unit_atto(name) for name in size.units):
-        raise MissingPrice(price.key, ", ".join(size.units) or "tokens")
+        raise MissingPrice(price.name, ", ".join(size.units) or "tokens")
     return Usage(service_tier=size.service_tier, speed=size.speed, units=dict(size.units))

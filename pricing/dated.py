@@ -1,8 +1,8 @@
 """Prices that applied until a day, or will from one: the parts of an entry that are dated.
 
-`dated_pricing` of an entry is a list of parts, each with all the prices of its time and either
-`until` (the first day they were no longer in force) or `from` (the first day they will be). Days
-are ISO dates in UTC. The entry's own prices are those of the time between.
+`dated_pricing` of an entry is a list of parts, each with all the token prices of its time and
+either `until` (the first day they were no longer in force) or `from` (the first day they will be).
+Days are ISO dates in UTC. The entry's own prices are those of the time between.
 """
 
 from collections.abc import Mapping
@@ -44,8 +44,10 @@ def day_of(at_s: float) -> str:
 
 
 def is_dated_price(key: str) -> bool:
-    """Whether a part replaces this key of its entry, by its own or by none."""
-    return "cost" in key or key in ("off_peak_pricing", "tiered_pricing", DATED)
+    """Whether a part replaces this key of its entry, by its own or by none: prices of tokens.
+    Those of tools stay unless the part has others."""
+    token_price = "cost" in key and "_token" in key
+    return token_price or key in ("off_peak_pricing", "tiered_pricing", DATED)
 
 
 def _entry_of(entry: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,18 @@ _BEDROCK_ARN = re.compile(r"arn:aws[^:]*:bedrock:[^/]*:(?:foundation-model|infer
 _FINE_TUNED = re.compile(r"ft:([^:]+):.*")
 
 
+# Suffixes that tell versions of one model apart, digits as "d", with one of each. An entry lists
+# in `versions` those that mean it too: without that they do not, since a version may cost more.
+VERSION_SHAPES = {
+    "-ddd": "-001",
+    "-dddd": "-0125",
+    "-dddddddd": "-20991231",
+    "@dddddddd": "@20991231",
+    "-dddd-dd-dd": "-2099-12-31",
+}
+_VERSION = re.compile(r"(.+?)([-@](?:\d{3}|\d{4}|\d{8}|\d{4}-\d\d-\d\d))")
+
+
 def canonical_provider(provider: str) -> str:
     """The name of a provider in price tables."""
     return PROVIDER_ALIASES.get(provider, provider)
@@ -53,3 +65,13 @@ def spellings(model: str) -> Iterator[str]:
     tuned = _FINE_TUNED.fullmatch(plain)
     if tuned:
         yield f"ft:{tuned[1]}"
+    if plain != plain.lower():
+        yield plain.lower()
+
+
+def unversioned(model: str) -> tuple[str, str] | None:
+    """A model's name without the suffix that names a version, and the shape of that suffix."""
+    found = _VERSION.fullmatch(model)
+    if found is None:
+        return None
+    return found[1], re.sub(r"\d", "d", found[2])

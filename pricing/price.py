@@ -83,6 +83,8 @@ class Price:
     """What one model costs. Immutable; rates are compiled on first use and kept.
 
     `entry` is the JSON-ready entry it was compiled from: `compile` of it gives an equal price.
+    `name` is "provider/model"; `key` is what rows call it: the same, but where several prices go
+    by one name, or one price by many.
     """
 
     __slots__ = (
@@ -106,6 +108,7 @@ class Price:
         "max_input_tokens",
         "max_output_tokens",
         "model",
+        "name",
         "output_image_tokens_max",
         "plain",
         "provider",
@@ -115,10 +118,11 @@ class Price:
         "unpriced",
     )
 
-    def __init__(self, provider: str, model: str, entry: Mapping[str, Any]) -> None:
+    def __init__(self, provider: str, model: str, entry: Mapping[str, Any], key: str = "") -> None:
         self.provider = provider
         self.model = model
-        self.key = f"{provider}/{model}"
+        self.name = f"{provider}/{model}"
+        self.key = key or self.name
         self.entry = entry
         self.max_input_tokens = _count(entry, "max_input_tokens")
         # Older entries have only `max_tokens`: the output maximum, or a window that bounds it.
@@ -150,10 +154,10 @@ class Price:
         self.plain = self._compiled("", "", False)
 
     @classmethod
-    def compile(cls, provider: str, model: str, entry: Mapping[str, Any]) -> Self:
+    def compile(cls, provider: str, model: str, entry: Mapping[str, Any], key: str = "") -> Self:
         """Compile an entry. Raises PricingError, naming the model, for a malformed one."""
         try:
-            return cls(provider, model, entry)
+            return cls(provider, model, entry, key)
         except (PricingError, LookupError, TypeError, ValueError, OSError) as error:
             raise PricingError(f"{provider}/{model}: {error}") from error
 
@@ -165,10 +169,10 @@ class Price:
         return cls(provider, model, {INPUT: usd, OUTPUT: usd, "unpriced": True})
 
     @classmethod
-    def free(cls, provider: str, model: str) -> Self:
+    def free(cls, provider: str, model: str, key: str = "") -> Self:
         """A model declared free. Its maxima only matter to budgets in tokens."""
         maxima = {"max_input_tokens": FREE_TOKENS_MAX, "max_output_tokens": FREE_TOKENS_MAX}
-        return cls(provider, model, {INPUT: "0", OUTPUT: "0", **maxima})
+        return cls(provider, model, {INPUT: "0", OUTPUT: "0", **maxima}, key)
 
     def at(self, at_s: float) -> Self:
         """This price as it was or is for a call made at a unix time. Bounds are made with the
@@ -179,6 +183,10 @@ class Price:
         if price._off_peak_twin is None:
             price._off_peak_twin = self._twin(off_peak_entry(price._prices))
         return price._off_peak_twin
+
+    def prices_on(self, at_s: float) -> Mapping[str, Any]:
+        """The entry as it is on the day of a unix time, whatever the hour."""
+        return self._as_of(day_of(at_s))._prices
 
     def _as_of(self, day: str) -> Self:
         for part in self._dated:
@@ -194,7 +202,7 @@ class Price:
 
     def _twin(self, prices: Mapping[str, Any]) -> Self:
         """The same entry with other prices in force."""
-        twin = type(self)(self.provider, self.model, prices)
+        twin = type(self)(self.provider, self.model, prices, self.key)
         twin.entry = self.entry
         return twin
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from pricing.errors import TableError
-from pricing.names import canonical_provider, spellings
+from pricing.names import canonical_provider, spellings, unversioned
 from pricing.price import Price, is_priced
 
 TABLES_DIR = Path(__file__).parent / "tables"
@@ -90,11 +90,18 @@ class PriceTable:
         return entry
 
     def find(self, provider: str, model: str) -> tuple[str, dict[str, Any]] | None:
-        """The first spelling of a model the table knows, and its entry."""
-        for name in spellings(model):
+        """The first spelling of a model the table knows, and its entry; or a version of a model
+        whose entry says that it prices such versions too."""
+        names = list(spellings(model))
+        for name in names:
             entry = self.entry(provider, name)
             if entry is not None:
                 return name, entry
+        for name in names:
+            base, shape = unversioned(name) or ("", "")
+            entry = self.entry(provider, base) if base else None
+            if entry is not None and shape in entry.get("versions", ()):
+                return base, entry
         return None
 
     def quote(self, provider: str, model: str) -> Price | None:
@@ -116,9 +123,24 @@ class PriceTable:
 
 def list_tables(directory: str | Path = TABLES_DIR) -> list[TableInfo]:
     """The tables of a directory, oldest first. Raises TableError for a damaged one."""
-    paths = sorted(Path(directory).glob("*.jsonl"))
-    infos = [_header(path, _read(path), None)[0] for path in paths]
+    infos = [read_info(path) for path in sorted(Path(directory).glob("*.jsonl"))]
     return sorted(infos, key=lambda info: (info.effective_from, info.id))
+
+
+def read_info(path: str | Path) -> TableInfo:
+    """What a table is. Raises TableError for a damaged one."""
+    return _header(path, _read(path), None)[0]
+
+
+def known_tables(directory: str | Path = "") -> list[TableInfo]:
+    """The tables that are shipped and those of a directory, oldest first. Raises TableError, also
+    where two that differ go by one id."""
+    found = {info.id: info for info in list_tables()}
+    if directory:
+        for info in list_tables(directory):
+            if found.setdefault(info.id, info).sha256 != info.sha256:
+                raise TableError(info.path, 0, f"{found[info.id].path} has this id already")
+    return sorted(found.values(), key=lambda info: (info.effective_from, info.id))
 
 
 def choose_table(tables: list[TableInfo], today: str, table_id: str = "") -> TableInfo:

@@ -67,7 +67,8 @@ def find_terms(call: Call, budgets: Budgets) -> Terms:
     terms = arrival.terms(facts.model)
     if terms is None:
         provider, model = arrival.provider, facts.model
-        price = call.state.prices.quote(provider.prices, *provider.price_names(model))
+        prices = call.state.prices.for_key(arrival.principal.key)
+        price = prices.quote(provider.prices, *provider.price_names(model))
         applicable = budgets.for_call(arrival.principal, provider.name, model)
         terms = Terms.of(price, applicable)
         arrival.keep(model, terms)

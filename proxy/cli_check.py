@@ -3,7 +3,6 @@
 import asyncio
 import os
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -15,13 +14,12 @@ from db import catalog, schema
 from db.engine import reader
 from db.errors import DatabaseError
 from db.journal_files import JournalError, list_journals, refuse_remote
-from pricing.book import Overlay, PriceBook
 from pricing.errors import PricingError
-from pricing.table import PriceTable, choose_table, list_tables
 from proxy.cli import Invocation, pass_invocation
 from proxy.cli_ledger import opened
 from proxy.cli_online import probe
 from proxy.cli_output import format_option, print_rows
+from proxy.cli_tables import open_book
 from proxy.config import Config, Provider
 from proxy.config_checks import keys
 from proxy.providers.base import Route
@@ -129,14 +127,11 @@ def _free_space(directory: Path) -> str:
 def _prices(config: Config) -> Finding:
     pricing = config.pricing
     try:
-        info = choose_table(list_tables(), datetime.now(UTC).date().isoformat(), pricing.table)
-        table = PriceTable.open(info.path, info.sha256)
-        book = PriceBook(table, [Overlay.of(overlay) for overlay in pricing.overlays])
+        book = open_book(config)
     except PricingError as exc:
         return Finding("prices", pricing.table, "fail", str(exc))
-    detail = (
-        f"{len(table)} entries, {len(pricing.overlays)} overlays, other models: {pricing.unpriced}"
-    )
+    entries, overlays = len(book.table), len(pricing.overlays)
+    detail = f"{entries} entries, {overlays} overlays, other models: {pricing.unpriced}"
     return Finding("prices", book.version, "ok", detail)
 
 

@@ -4,7 +4,6 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from typing import BinaryIO, NamedTuple
 from urllib.parse import quote
 
@@ -15,14 +14,14 @@ from db import catalog
 from db.engine import reader
 from db.report_leases import LeaseStatus, unfinished_leases
 from db.reports import BudgetStatus, budget_status
-from pricing.book import Overlay, PriceBook
+from pricing.book import PriceBook
 from pricing.money import usd_from_nano
 from pricing.price import Price
-from pricing.table import PriceTable, choose_table, list_tables
 from proxy.cli import Failure, Invocation, pass_invocation
 from proxy.cli_figures import figure, starts_at
 from proxy.cli_ledger import opened
 from proxy.cli_output import Row, format_option, print_rows
+from proxy.cli_tables import open_book
 from proxy.config import Config
 from proxy.errors import Refusal
 from proxy.explain import Standing, Verdict, explain, items, needs
@@ -123,7 +122,7 @@ def _asked(
     model = model or str(content.get("model") or "")
     if not model:
         raise Failure("the request names no model: give --model")
-    book = _book(config)
+    book = open_book(config).for_team(principal.key.organization, principal.key.team)
     name = provider or _provider_of(config, book, principal, model)
     if name not in config.providers:
         raise Failure(f"no provider is called {name!r}: {', '.join(config.providers)}")
@@ -140,18 +139,17 @@ def _asked(
     return Asked(principal, name, facts, price)
 
 
-def _book(config: Config) -> PriceBook:
-    pricing = config.pricing
-    info = choose_table(list_tables(), datetime.now(UTC).date().isoformat(), pricing.table)
-    table = PriceTable.open(info.path, info.sha256)
-    return PriceBook(table, [Overlay.of(overlay) for overlay in pricing.overlays])
-
-
 def _provider_of(config: Config, book: PriceBook, principal: Principal, model: str) -> str:
+    declared = ""
     for name, provider in config.providers.items():
         names = price_names(provider.aws.region, provider.models.get(model, model))
-        if book.quote(provider.prices, *names) and principal.allows_provider(name):
-            return name
+        price = book.quote(provider.prices, *names)
+        if price is not None and principal.allows_provider(name):
+            if not price.unpriced:
+                return name
+            declared = declared or name
+    if declared:
+        return declared
     raise Failure(f"no provider prices {model!r}: give --provider")
 
 
@@ -224,7 +222,7 @@ def _budget_row(standing: Standing, verdict: Verdict) -> Row:
     blocks = verdict.blocking is not None and verdict.blocking.entry.id == entry.id
     return {
         "what": "budget",
-        "name": f"{entry.scope} per {entry.period} in {entry.unit}",
+        "name": f"{entry.scope} per {entry.period} in {entry.unit}{_soft(entry)}",
         "needs": figure(entry.unit, needs(entry, verdict.ceiling)),
         "limit": figure(entry.unit, standing.limit),
         "spent": None if standing.capped else figure(entry.unit, standing.spent),
@@ -233,7 +231,15 @@ def _budget_row(standing: Standing, verdict: Verdict) -> Row:
     }
 
 
+def _soft(entry: BudgetEntry) -> str:
+    return " (soft)" if entry.learned else ""
+
+
 def _sentence(verdict: Verdict) -> str:
+    """Soft budgets hold what their workers have learned, which nobody else knows: at most the
+    ceiling."""
+    if verdict.blocking is not None and verdict.blocking.entry.learned:
+        return f"{verdict.word}, unless workers have learned that such calls need less"
     if verdict.clamped_to is None:
         return verdict.word
     clamped = f"clamped to {verdict.clamped_to} output tokens"

@@ -1,22 +1,20 @@
 """`tollkeeper prices`: the tables, what is in them, and where new ones come from."""
 
-from collections.abc import Iterator, Mapping
-from datetime import UTC, date, datetime
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import Any
 
 import click
 
-from pricing.book import Overlay, PriceBook
-from pricing.sources import litellm
-from pricing.table import TABLES_DIR, PriceTable, choose_table, list_tables, write_table
+from pricing.book import PriceBook
+from pricing.price import Price
+from pricing.sources.merge import disagreements
+from pricing.table import choose_table
+from proxy import cli_prices_diff, cli_prices_import
 from proxy.cli import Failure, Invocation, pass_invocation, subgroup
 from proxy.cli_output import Row, format_option, print_rows
-from proxy.config import Config
-
-Entries = Mapping[tuple[str, str], Mapping[str, Any]]
+from proxy.cli_tables import checked_day, open_book, open_table, tables, today
 
 _SHOWN_PRICES = {
     "input_usd": "input_cost_per_token",
@@ -35,13 +33,18 @@ def command() -> None:
     pass
 
 
+command.add_command(cli_prices_diff.command)
+command.add_command(cli_prices_import.command)
+
+
 @command.command(name="list")
 @format_option
 @pass_invocation
 def list_(invocation: Invocation, output: str) -> None:
     """The tables there are, and which one is in effect."""
-    tables = list_tables()
-    chosen = choose_table(tables, _today(), invocation.load().pricing.table)
+    config = invocation.load()
+    known = tables(config)
+    chosen = choose_table(known, today(), config.pricing.table)
     rows = [
         {
             "id": info.id,
@@ -51,7 +54,7 @@ def list_(invocation: Invocation, output: str) -> None:
             "entries": info.entries,
             "sha256": info.sha256,
         }
-        for info in tables
+        for info in known
     ]
     print_rows(rows, list(rows[0]), output)
 
@@ -60,19 +63,33 @@ def list_(invocation: Invocation, output: str) -> None:
 @click.argument("model")
 @click.option("--provider", default="*", help="Glob of the provider's name.")
 @click.option("--table", "table_id", default="", help="Id of a table [default: the one in effect].")
+@click.option("--at", metavar="DATE", help="As it was, is or will be on a day.")
+@click.option("--team", default="", metavar="ORG/TEAM", help="As it is for the calls of a team.")
 @format_option
 @pass_invocation
-def show(invocation: Invocation, model: str, provider: str, table_id: str, output: str) -> None:
+def show(
+    invocation: Invocation,
+    model: str,
+    provider: str,
+    table_id: str,
+    at: str | None,
+    team: str,
+    output: str,
+) -> None:
     """Prices of the models that match MODEL (a glob), in USD per million tokens.
 
     The configuration's overlays are applied. JSON shows the whole entry.
     """
-    rows = _prices(invocation.load(), table_id, provider, model)
+    day = checked_day(at) if at is not None else ""
+    book = open_book(invocation.load(), table_id, day)
+    organization, _, name = team.partition("/")
+    rows = _prices(book.for_team(organization, name), provider, model, day)
     columns = ["provider", "model", *_SHOWN_PRICES, "max_input_tokens", "max_output_tokens"]
+    columns += ["source", "retired"]
     found = next(rows, None)
     if found is None:
         raise Failure(f"no table entry matches {provider}/{model}", 1)
-    print_rows(_chain(found, rows), columns, output, title="USD per million tokens")
+    print_rows(_chain(found, rows), columns, output, title=f"{book.version}: USD per million")
 
 
 def _chain(first: Row, rest: Iterator[Row]) -> Iterator[Row]:
@@ -80,107 +97,63 @@ def _chain(first: Row, rest: Iterator[Row]) -> Iterator[Row]:
     yield from rest
 
 
-def _prices(config: Config, table_id: str, provider: str, model: str) -> Iterator[Row]:
-    table = _open(table_id or config.pricing.table)
-    book = PriceBook(table, [Overlay.of(overlay) for overlay in config.pricing.overlays])
-    for entry_provider, entry_model, _ in table.items():
-        if not (fnmatchcase(entry_provider, provider) and fnmatchcase(entry_model, model)):
-            continue
-        price = book.quote(entry_provider, entry_model)
-        if price is None:
-            continue
-        yield {
-            "provider": entry_provider,
-            "model": entry_model,
-            **{name: _per_million(price.entry.get(key)) for name, key in _SHOWN_PRICES.items()},
-            "max_input_tokens": price.max_input_tokens,
-            "max_output_tokens": price.max_output_tokens,
-            "entry": dict(price.entry),
-        }
+def _prices(book: PriceBook, provider: str, model: str, day: str) -> Iterator[Row]:
+    """A model goes by any name that leads to it: a version of one is found by its own name."""
+    seen = set()
+    for entry_provider, entry_model, _ in book.table.items():
+        if fnmatchcase(entry_provider, provider):
+            name = entry_model if fnmatchcase(entry_model, model) else model
+            price = book.quote(entry_provider, name)
+            if price is not None and price.key not in seen:
+                seen.add(price.key)
+                yield _row(price, day)
+
+
+def _row(price: Price, day: str) -> Row:
+    """The time of day does not matter: shown are the standard prices of the day."""
+    noon = datetime.fromisoformat(f"{day}T12:00").replace(tzinfo=UTC) if day else None
+    prices = price.prices_on(noon.timestamp()) if noon else price.entry
+    return {
+        "provider": price.provider,
+        "model": price.model,
+        **{name: _per_million(prices.get(key)) for name, key in _SHOWN_PRICES.items()},
+        "max_input_tokens": price.max_input_tokens,
+        "max_output_tokens": price.max_output_tokens,
+        "source": price.entry.get("source"),
+        "retired": price.entry.get("retired"),
+        "entry": dict(prices),
+    }
 
 
 def _per_million(usd: str | None) -> str | None:
     return None if usd is None else format((Decimal(usd) * _MILLION).normalize(), "f")
 
 
-@command.command()
-@click.argument("old", required=False, default="")
-@click.argument("new", required=False, default="")
+@command.command(name="disagreements")
+@click.option("--provider", default="*", help="Glob of the provider's name.")
+@click.option("--table", "table_id", default="", help="Id of a table [default: the one in effect].")
 @format_option
 @pass_invocation
-def diff(invocation: Invocation, old: str, new: str, output: str) -> None:
-    """What changes from table OLD to NEW; exit code 1 if anything does.
+def disagreements_(invocation: Invocation, provider: str, table_id: str, output: str) -> None:
+    """Where the sources of a table give different prices, and whose is used.
 
-    Each is the id of a table, or the path of a litellm price map. OLD defaults to the table in
-    effect, NEW to the price map of the installed litellm.
+    In USD per unit. Exit code 1 if there are any.
     """
-    before = _entries(old or _open(invocation.load().pricing.table).id)
-    after = _entries(new) if new else litellm.load().entries
-    rows = list(_differences(before, after))
-    columns = ["provider", "model", "key", "old", "new"]
-    print_rows(rows, columns, output, empty="no difference")
+    config = invocation.load()
+    table = open_table(config, table_id or config.pricing.table)
+    rows = [
+        each._asdict() | {"percent": _percent(each.price, each.other_price)}
+        for each in disagreements(table.items())
+        if fnmatchcase(each.model.partition("/")[0], provider)
+    ]
+    columns = ["model", "key", "source", "price", "other_source", "other_price", "percent"]
+    print_rows(rows, columns, output, empty="the sources agree")
     if rows:
         raise click.exceptions.Exit(1)
 
 
-def _differences(before: Entries, after: Entries) -> Iterator[Row]:
-    for name in sorted(before.keys() | after.keys()):
-        old, new = before.get(name, {}), after.get(name, {})
-        for key in sorted(old.keys() | new.keys()):
-            if old.get(key) != new.get(key):
-                values = {"key": key, "old": old.get(key), "new": new.get(key)}
-                yield {"provider": name[0], "model": name[1], **values}
-
-
-def _entries(name: str) -> Entries:
-    """The entries of a table named by id, or of a price map named by path."""
-    if name in {info.id for info in list_tables()} or not Path(name).exists():
-        return {(provider, model): entry for provider, model, entry in _open(name).items()}
-    return litellm.load(name).entries
-
-
-def _open(table_id: str) -> PriceTable:
-    info = choose_table(list_tables(), _today(), table_id)
-    return PriceTable.open(info.path, info.sha256)
-
-
-@command.command(name="import")
-@click.argument("source", required=False, type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "--effective-from",
-    metavar="DATE",
-    help="First day it applies to, if no table is configured [default: today].",
-)
-@click.option(
-    "--to",
-    "directory",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=TABLES_DIR,
-    help="Directory to write the table to [default: the one tables are read from].",
-)
-def import_(source: Path | None, effective_from: str | None, directory: Path) -> None:
-    """Make a table from a litellm price map and print its id.
-
-    SOURCE is the map, or a directory it lies in [default: the installed litellm]. Nothing of
-    litellm is executed. Published tables are never changed.
-    """
-    day = effective_from or _today()
-    try:
-        date.fromisoformat(day)
-    except ValueError as exc:
-        raise click.BadParameter(f"{day!r} is not a date like 2027-01-31") from exc
-    found = litellm.load(source)
-    info = write_table(
-        directory,
-        found.entries,
-        table_id=litellm.table_id(found, day),
-        source=found.name,
-        source_sha256=found.sha256,
-        effective_from=day,
-    )
-    click.echo(info.id)
-    click.echo(f"{info.entries} entries, sha256 {info.sha256}, {info.path}", err=True)
-
-
-def _today() -> str:
-    return datetime.now(UTC).date().isoformat()
+def _percent(price: str, other: str) -> str | None:
+    """How much more the other source says."""
+    if not Decimal(price):
+        return None
+    return f"{(Decimal(other) / Decimal(price) - 1) * 100:+.1f}"

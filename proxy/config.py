@@ -74,11 +74,13 @@ class Overlay(Struct, forbid_unknown_fields=True, frozen=True):
     prices: dict[str, str] = {}  # price key -> USD per unit, as exact decimal text
     max_input_tokens: Count | None = None
     max_output_tokens: Count | None = None
+    team: str = "*"  # glob of ORG/TEAM
 
 
 class Pricing(Struct, forbid_unknown_fields=True, frozen=True):
     unpriced: Literal["block", "ceiling"] = "block"
     table: str = ""  # id of a snapshot; "" = the newest that is effective
+    tables_dir: str = ""  # more tables, beside those that are shipped
     unpriced_usd_per_mtok: str = ""  # declared ceiling rate for `unpriced: ceiling`
     overlays: list[Overlay] = []
 

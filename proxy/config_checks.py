@@ -126,6 +126,7 @@ def _check_pricing(config: Config, problems: Problems) -> None:
         problems.add_check("pricing.unpriced_usd_per_mtok", "missing: `unpriced: ceiling` needs it")
     for index, overlay in enumerate(pricing.overlays):
         _check_overlay(f"pricing.overlays[{index}]", overlay, problems)
+        _check_team(f"pricing.overlays[{index}].team", overlay.team, config, problems)
 
 
 def _check_overlay(path: str, overlay: Overlay, problems: Problems) -> None:
@@ -138,6 +139,12 @@ def _check_overlay(path: str, overlay: Overlay, problems: Problems) -> None:
             problems.add_check(f"{path}.prices.{name}", f"unknown price; the usual ones: {known}")
         elif _decimal(price, at_least=0) is None:
             problems.add_check(f"{path}.prices.{name}", "expected a price in USD, 0 or more")
+
+
+def _check_team(path: str, glob: str, config: Config, problems: Problems) -> None:
+    teams = [f"{name}/{team}" for name, org in config.organizations.items() for team in org.teams]
+    if glob != "*" and not any(fnmatchcase(team, glob) for team in teams):
+        problems.add_check(path, f"no team is called {glob!r} (ORG/TEAM){_suggest(glob, teams)}")
 
 
 def _check_names(config: Config, problems: Problems) -> None:

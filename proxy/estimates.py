@@ -41,6 +41,8 @@ def cut_to(usage: Usage, bound: Usage) -> Usage:
     cut.units = {}
     for name, count in usage.units.items():
         within = bound.units.get(name) or bound.units.get(base_of(name))
+        if not within and name == "milliseconds":
+            within = bound.units.get("seconds", 0) * 1_000
         if within:
             cut.units[name] = min(count, within)
     return cut

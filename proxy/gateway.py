@@ -175,7 +175,9 @@ class Gateway:
         assert call.hold is not None
         assert call.price is not None
         assert call.provider is not None
-        prices, provider = call.state.prices, call.provider
+        assert call.arrival is not None
+        prices = call.state.prices.for_key(call.arrival.principal.key)
+        provider = call.provider
         try:
             done = outcome(
                 ending=ending,
@@ -196,7 +198,7 @@ class Gateway:
             done = at_the_hold(ending, call.hold, call.price)
         call.outcome = done
         if call.state.learns and done.usage is not None and done.usage_source == "reported":
-            self._learned.observe(call.price.key, call.facts.size, done.usage)
+            self._learned.observe(call.price.name, call.facts.size, done.usage)
         record = settlement(call, done)
         try:
             self._budgets.settle(call.held, record)

@@ -49,7 +49,7 @@ class Learned:
     def hold(self, size: RequestSize, price: Price, bound: Ceiling) -> Ceiling | None:
         """What calls like this have needed, within `bound`, the call's ceiling. None: too few
         are known, or the body does not tell the size of the input."""
-        seen = self._seen.get(price.key)
+        seen = self._seen.get(price.name)
         if seen is None or seen.replies < self._replies_min or not _is_text(size):
             return None
         rate, output = max(seen.rate, seen.former_rate), max(seen.output, seen.former_output)

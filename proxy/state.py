@@ -14,7 +14,7 @@ from proxy.providers.base import Dialect, HeaderDialect
 from proxy.providers.registry import dialect
 from proxy.upstream import Origin, Proxies
 from proxy.upstream_auth import UpstreamAuth, auth_for
-from proxy.wire import PricesEntry, ProviderEntry, Snapshot
+from proxy.wire import KeyEntry, PricesEntry, ProviderEntry, Snapshot
 
 CLIENT_KEY = "client"  # `api_key: client`: the caller's own credential goes to the provider
 _BEARER_HEADERS = ("authorization",)
@@ -102,11 +102,17 @@ class Prices:
         if previous is not None and previous.version == entry.version:
             return previous
         table = PriceTable.open(entry.table_path, entry.table_sha256)
-        flat = entry.unpriced_atto_per_token if entry.unpriced == "ceiling" else 0
-        book = PriceBook(table, entry.overlays, unpriced_atto_per_token=flat or None)
+        rate = entry.unpriced_atto_per_token if entry.unpriced == "ceiling" else None
+        book = PriceBook(table, entry.overlays, unpriced_atto_per_token=rate)
         if book.version != entry.version:
             raise PricingError(f"price version {book.version} here, {entry.version} announced")
         return cls(entry.version, book)
+
+    def for_key(self, key: KeyEntry) -> "Prices":
+        """What the calls of this key are priced with: its team may have overlays of its own."""
+        if not self._book.of_teams:
+            return self
+        return Prices(self.version, self._book.for_team(key.organization, key.team))
 
     def find(self, provider: str, *models: str) -> Price | None:
         """The price of the first of these models that has one."""

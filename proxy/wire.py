@@ -74,6 +74,7 @@ class OverlayEntry(Struct, array_like=True, frozen=True):
     prices: dict[str, str]
     max_input_tokens: int | None = None
     max_output_tokens: int | None = None
+    team: str = "*"
 
 
 class PricesEntry(Struct, array_like=True, frozen=True):

@@ -4,21 +4,15 @@ The map is read as data: importing litellm takes seconds and some 180 MB. What l
 to its map when it prices a call is written into the entries here, so that a table is complete.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pricing.errors import SourceError
 from pricing.names import canonical_provider
 from pricing.units import IMAGE_IN, IMAGE_OUT, MAPS, SEARCH_SIZES
-
-MAP_NAME = "model_prices_and_context_window_backup.json"
-MAP_BYTES_MAX = 64 * 2**20
 
 _Map = dict[str, dict[str, Any]]
 
@@ -103,38 +97,15 @@ _IMAGE_TOKENS = (
 _FIREWORKS_CACHE_READ_SHARE = Decimal("0.5")  # of the input price, where the map has none
 
 
-class Source(NamedTuple):
-    """A price map as found, and the entries made of it."""
-
-    name: str  # "litellm 1.106.2"
-    sha256: str
-    entries: dict[tuple[str, str], dict[str, Any]]
-
-
-def load(path: str | Path | None = None) -> Source:
-    """Read a price map: from the installed litellm, a file, or a directory holding one. Raises
-    SourceError."""
-    file, found_version = _locate(path)
-    try:
-        with file.open("rb") as stream:
-            data = stream.read(MAP_BYTES_MAX + 1)
-    except OSError as error:
-        raise SourceError(f"{file}: {error.strerror or error}") from error
-    if len(data) > MAP_BYTES_MAX:
-        raise SourceError(f"{file}: larger than {MAP_BYTES_MAX >> 20} MB")
+def parse(data: bytes) -> dict[tuple[str, str], dict[str, Any]]:
+    """The entries of a price map. Raises SourceError, and what `convert` raises."""
     try:
         raw = json.loads(data, parse_float=Decimal, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise SourceError(f"{file}: not JSON: {error}") from error
+        raise SourceError(f"not JSON: {error}") from error
     if not isinstance(raw, dict):
-        raise SourceError(f"{file}: expected an object of models")
-    try:
-        entries = convert(raw)
-    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
-        raise SourceError(f"{file}: {error}") from error
-    if not entries:
-        raise SourceError(f"{file}: no models in it")
-    return Source(f"litellm {found_version}", hashlib.sha256(data).hexdigest(), entries)
+        raise SourceError("expected an object of models")
+    return convert(raw)
 
 
 def convert(raw: _Map) -> dict[tuple[str, str], dict[str, Any]]:
@@ -177,26 +148,6 @@ def _image_variant(variant: re.Match[str], fields: Mapping[str, Any]) -> dict[st
         pixels = Decimal(int(width) * int(height))
         usd = (pixels * Decimal(fields.get("input_cost_per_pixel") or 0)).quantize(_IMAGE_USD_STEP)
     return {f"{IMAGE_OUT}@{label}": _exact(IMAGE_OUT, usd)} if usd else {}
-
-
-def _locate(path: str | Path | None) -> tuple[Path, str]:
-    if path is None:
-        spec = find_spec("litellm")
-        if spec is None or not spec.submodule_search_locations:
-            raise SourceError("litellm is not installed: install it, or give the path of its map")
-        path = spec.submodule_search_locations[0]
-    file = Path(path)
-    if file.is_dir():
-        inside = (file / MAP_NAME, file / "litellm" / MAP_NAME)
-        file = next((candidate for candidate in inside if candidate.is_file()), inside[0])
-    return file, _version_beside(file)
-
-
-def _version_beside(file: Path) -> str:
-    """The version of the installed or unpacked wheel a map lies in, by its dist-info."""
-    for directory in file.resolve().parent.parent.glob("litellm-*.dist-info"):
-        return directory.name.removeprefix("litellm-").removesuffix(".dist-info")
-    return "unknown"
 
 
 def _refuse_constant(text: str) -> None:
@@ -295,8 +246,3 @@ def _unit_key(key: str) -> str:
 
 def _all_sizes(usd: str) -> dict[str, str]:
     return {f"search_context_size_{size}": usd for size in ("high", "low", "medium")}
-
-
-def table_id(source: Source, effective_from: str) -> str:
-    """The id of the table made of a source: sorts by date."""
-    return f"{effective_from}-{source.name.replace(' ', '-')}"

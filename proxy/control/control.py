@@ -19,6 +19,7 @@ from db.dead_letters import DeadLetters
 from db.errors import reason
 from db.journal import JournalError
 from db.ledger_types import JournalState, LedgerError
+from db.price_versions import store_version
 from db.transactions import is_retryable
 from pricing.table import TABLES_DIR
 from proxy.config import Config
@@ -32,6 +33,7 @@ from proxy.wire import Channel, PricesEntry, Slices, Snapshot, Status, Unwant, W
 log = logging.getLogger(__name__)
 
 REVISION_S = 0.5  # the catalog's revision is looked at this often: changes are out in a second
+PRICES_S = 5.0  # the tables are looked at this often: a new one, or a new day, is soon in force
 EPOCHS_S = 1.0  # epochs of former lives are closed this soon after their last journal ended
 SEEN_S = 5.0  # the epoch shows this often that it lives
 HOST_TIMEOUT_MS = 60_000  # an epoch unseen for this long is labelled lost
@@ -108,7 +110,11 @@ class Control:
         now_ms = self.clock.now_ms()
         self._selected = self._prices.select(self.config.pricing, now_ms)
         self.parts = await open_parts(
-            self.config, self._prices, self._dead_letters, self.clock.now_ms
+            self.config,
+            self._prices,
+            self._selected.version,
+            self._dead_letters,
+            self.clock.now_ms,
         )
         await self._refresh(self.parts)
         for channel in self._early:
@@ -129,8 +135,10 @@ class Control:
         assert self.parts is not None
         kept = {name: getattr(self.config, name) for name in ("database", "journal")}
         async with self._turn_lock:
-            selected = self._prices.select(config.pricing, self.clock.now_ms())
-            await self.parts.transactions.run(declare(config, self.clock.now_ms()))
+            now_ms = self.clock.now_ms()
+            selected = self._prices.select(config.pricing, now_ms)
+            stored = self._prices.stored(selected.version)
+            await self.parts.transactions.run(declare(config, stored, now_ms))
             self._selected, self.config = selected, replace(config, **kept)
             await self._refresh(self.parts)
 
@@ -250,6 +258,8 @@ class Control:
             await parts.recovery.close_epochs()
         if self._is_due("revision", REVISION_S):
             await self._look_for_changes(parts)
+        if self._is_due("prices", PRICES_S):
+            await self._look_for_prices(parts)
         if self._is_due("seen", SEEN_S):
             await self._show_life(parts)
         if self._is_due("housekeeping", HOUSEKEEPING_S):
@@ -276,6 +286,17 @@ class Control:
     async def _look_for_changes(self, parts: Parts) -> None:
         if await parts.transactions.run(read_revision) != self._catalog_revision:
             await self._refresh(parts)
+
+    async def _look_for_prices(self, parts: Parts) -> None:
+        now_ms = self.clock.now_ms()
+        selected = self._prices.look(self.config.pricing, now_ms)
+        if selected is None or selected == self._selected:
+            return
+        stored = self._prices.stored(selected.version)
+        await parts.transactions.run(lambda connection: store_version(connection, stored, now_ms))
+        self._selected = selected
+        await self._refresh(parts)
+        log.info("prices in force: %s", selected.version)
 
     async def _refresh(self, parts: Parts) -> None:
         assert self._selected is not None

@@ -12,6 +12,7 @@ from db.dead_letters import DeadLetters
 from db.engine import open_engine
 from db.journal import JournalError, Lock, lock_control
 from db.ledger import Ledger
+from db.price_versions import StoredVersion, load_versions, store_version
 from db.transactions import Transactions, open_transactions
 from db.writer import Writer
 from proxy.config import Config
@@ -45,10 +46,12 @@ class Parts:
         self.lock.release()
 
 
-def declare(config: Config, now_ms: int) -> Callable[[Connection], None]:
-    """The transaction that makes rows of what a configuration declares. Raises CatalogError."""
+def declare(config: Config, prices: StoredVersion, now_ms: int) -> Callable[[Connection], None]:
+    """The transaction that makes rows of what a configuration declares, its price version among
+    them. Raises CatalogError."""
 
     def work(connection: Connection) -> None:
+        store_version(connection, prices, now_ms)
         if sync_config(connection, declared(config), now_ms):
             bump_revision(connection)
 
@@ -56,9 +59,14 @@ def declare(config: Config, now_ms: int) -> Callable[[Connection], None]:
 
 
 async def open_parts(
-    config: Config, prices: Prices, dead_letters: DeadLetters, now_ms: Callable[[], int]
+    config: Config,
+    prices: Prices,
+    version: str,
+    dead_letters: DeadLetters,
+    now_ms: Callable[[], int],
 ) -> Parts:
-    """Raises JournalError, DatabaseError and PricingError, each with one line that says why."""
+    """`version` is the price version to begin with. Raises JournalError, DatabaseError and
+    PricingError, each with one line that says why."""
     directory = Path(config.journal.dir)
     try:
         host.prepare_directory(directory)
@@ -76,7 +84,7 @@ async def open_parts(
         lock.release()
         raise
     try:
-        return await _open(config, prices, dead_letters, now_ms, lock, transactions)
+        return await _open(config, prices, version, dead_letters, now_ms, lock, transactions)
     except BaseException:
         await transactions.close()
         lock.release()
@@ -86,6 +94,7 @@ async def open_parts(
 async def _open(
     config: Config,
     prices: Prices,
+    version: str,
     dead_letters: DeadLetters,
     now_ms: Callable[[], int],
     lock: Lock,
@@ -93,7 +102,8 @@ async def _open(
 ) -> Parts:
     directory = Path(config.journal.dir)
     host_id, boot_id = host.host_id(directory), host.boot_id()
-    await transactions.run(declare(config, now_ms()))
+    await transactions.run(declare(config, prices.stored(version), now_ms()))
+    prices.remember(await transactions.run(load_versions))
     ledger = Ledger(
         transactions,
         host_id=host_id,

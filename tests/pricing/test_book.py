@@ -1,3 +1,5 @@
+import hashlib
+import json
 from decimal import Decimal
 from pathlib import Path
 
@@ -126,12 +128,97 @@ def test_unknown_models_at_a_declared_rate(table: PriceTable) -> None:
     price = book.quote("acme", "reported", "requested")
     assert price is not None
     assert price.unpriced
-    assert (price.key, price.plain[0][1].input) == ("acme/requested", 7 * MICRO)
+    assert (price.key, price.plain[0][1].input) == ("acme/*+0", 7 * MICRO)
     assert price.max_output_tokens == 9
     assert book.quote("acme", "reported", "requested") is price
     known = book.quote("openai", "reported", "model-1")
     assert known is not None
     assert not known.unpriced
+
+
+def test_names_from_clients_make_no_keys(table: PriceTable) -> None:
+    """Rows refer to prices by key, and each key is stored once."""
+    overlay = Overlay(provider="acme", model="big-*", max_output_tokens=9)
+    book = PriceBook(table, [overlay], unpriced_atto_per_token=1)
+    keys = set()
+    for provider in ("acme", FREE):
+        for number in range(100):
+            price = book.quote(provider, f"big-{number}" if number % 2 else f"m{number}")
+            assert price is not None
+            keys.add(price.key)
+            assert price.model.endswith(str(number))
+            again = book.by_key(price.key)
+            assert again is not None
+            assert (again.key, again.entry) == (price.key, price.entry)
+    assert keys == {"acme/*", "acme/*+0", "free/*"}
+    assert book.by_key("acme/*+7") is None
+    assert PriceBook(table).by_key("acme/*") is None
+
+
+HALF = Overlay(provider="openai", discount_percent="50", team="acme/*")
+FIXED = Overlay(prices={"input_cost_per_token": "0.000009"}, team="*/search")
+
+
+@pytest.mark.parametrize(
+    ("team", "key", "usd_per_m"),
+    [
+        ("acme/search", "openai/model-1#1,2", 9),
+        ("acme/ads", "openai/model-1#1", 1),
+        ("other/search", "openai/model-1#2", 9),
+        ("other/ads", "openai/model-1", 2),
+    ],
+)
+def test_overlays_of_teams(table: PriceTable, team: str, key: str, usd_per_m: int) -> None:
+    everybody = Overlay(prices={"input_cost_per_token": "0.000002"})
+    book = PriceBook(table, [everybody, HALF, FIXED])
+    own = book.for_team(*team.split("/"))
+    price = own.quote("openai", "model-1")
+    assert price is not None
+    assert (price.key, price.plain[0][1].input) == (key, usd_per_m * MICRO)
+    assert price.name == "openai/model-1"
+    assert own.version == book.version
+    assert book.for_team(*team.split("/")) is own
+    again = PriceBook.from_stored(table, book.stored()).by_key(key)
+    assert again is not None
+    assert (again.key, again.entry) == (price.key, price.entry)
+
+
+def test_without_overlays_of_teams_there_is_one_book(table: PriceTable) -> None:
+    book = PriceBook(table, [Overlay(discount_percent="5")])
+    assert book.for_team("acme", "search") is book
+    only = PriceBook(table, [HALF])
+    assert only.for_team("other", "x") is only
+    assert only.quote("openai", "model-1") == only.by_key("openai/model-1")
+    assert only.by_key("openai/model-1#4") is only.by_key("openai/model-1#,") is None
+
+
+def test_models_declared_by_what_they_are_billed_by(table: PriceTable) -> None:
+    book = PriceBook(table, [Overlay("acme", "draw", prices={"output_cost_per_image": "0.04"})])
+    price = book.quote("acme", "draw")
+    assert price is not None
+    assert cost(Usage(units={"images": 2}), price).nano == 80_000_000
+    tools = Overlay("acme", "chat", prices={"web_search_cost_per_query": "1"})
+    assert PriceBook(table, [tools]).quote("acme", "chat") is None
+
+
+def test_a_version_is_built_again_from_what_is_stored(table: PriceTable) -> None:
+    overlays = [HALF, Overlay(max_output_tokens=5), FIXED]
+    for rate in (None, 0, 7):
+        book = PriceBook(table, overlays, unpriced_atto_per_token=rate)
+        again = PriceBook.from_stored(table, json.loads(json.dumps(book.stored())))
+        assert (again.version, again.stored()) == (book.version, book.stored())
+    # The version of overlays for everybody is what it was before there were those of teams.
+    plain = [["openai", "*", "50", {}, None, None]]
+    content = json.dumps([plain, None], sort_keys=True)
+    digest = hashlib.sha256(content.encode()).hexdigest()[:8]
+    book = PriceBook(table, [Overlay("openai", discount_percent="50")])
+    assert (book.version, book.stored()) == (f"{table.id}+{digest}", plain)
+
+
+@pytest.mark.parametrize("stored", [[["*"] * 9], [["*", "*", "half"]], [5]])
+def test_what_is_stored_may_be_nonsense(table: PriceTable, stored: list[object]) -> None:
+    with pytest.raises(OverlayError):
+        PriceBook.from_stored(table, stored)
 
 
 def test_an_entry_of_the_book_prices_the_same_alone(table: PriceTable) -> None:
@@ -183,6 +270,6 @@ def test_every_model_of_a_free_provider_costs_nothing(table: PriceTable) -> None
     book = PriceBook(table, unpriced_atto_per_token=10**12)
     price = book.quote(FREE, "llama3:8b", "asked")
     assert price is not None
-    assert (price.key, price.unpriced) == ("free/asked", False)
+    assert (price.key, price.unpriced) == ("free/*", False)
     assert cost(Usage(10**6, 10**6), price).nano == 0
     assert cost(Usage(10**6, 10**6), Price.compile("free", "asked", price.entry)).nano == 0

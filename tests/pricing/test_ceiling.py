@@ -14,6 +14,7 @@ from pricing.units import UNITS
 from pricing.usage import RequestSize, Usage
 from tests.factories import a_price
 
+TABLE_FROM_S = 1_795_219_200  # 2026-11-21: bounds hold from the first day of the table on
 TIERS_ASKED = ["", "auto", "default", "flex", "priority", "batch", "ultrafast", "unheard of"]
 VARIANTS = ["low", "high", "720p", "4k", "1K", "15s", "hd/1024x1024", "standard/1024x1792", "?"]
 GEOS = ["", "global", "us", "eu", "europe-west4"]
@@ -220,7 +221,7 @@ def test_no_usage_within_a_ceiling_costs_more_at_any_model() -> None:
         for _ in range(5):
             usage = some_usage(rng, bound.usage, price)
             assert cost(usage, price).nano <= bound.nano, (price.key, usage, bound)
-            assert cost(usage, price, at_s=rng.randrange(2**31)).nano <= bound.nano
+            assert cost(usage, price, at_s=rng.randrange(TABLE_FROM_S, 2**31)).nano <= bound.nano
             assert usage.total_tokens <= bound.tokens
 
 

@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -20,7 +19,9 @@ import pytest
 
 from pricing.calculator import cost
 from pricing.price import Price, is_priced
-from pricing.sources.litellm import MAP_NAME, convert, load
+from pricing.sources.files import LITELLM, installed
+from pricing.sources.litellm import convert
+from pricing.sources.load import load
 from pricing.usage import Usage
 
 pytestmark = [
@@ -72,11 +73,9 @@ def models() -> list[Model]:
     Rule: a model listed both bare and with its provider's prefix is one entry of ours, with the
     keys of both; it is compared where that is the same as one of the two.
     """
-    spec = importlib.util.find_spec("litellm")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    text = (Path(spec.submodule_search_locations[0]) / MAP_NAME).read_text()
-    raw, table = json.loads(text), load().entries
+    found_map = installed(LITELLM)
+    text = found_map.data.decode()
+    raw, table = json.loads(text), load(found_map, "2026-11-21").entries
     found: dict[str, Model] = {}
     for key, entry in json.loads(text, parse_float=Decimal).items():
         for (provider, model), alone in convert({key: entry}).items():

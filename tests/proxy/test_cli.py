@@ -100,7 +100,7 @@ def test_a_bug_is_one_line_and_a_traceback_only_if_asked_for(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("on\npurpose")
 
-    monkeypatch.setattr("proxy.cli_prices.list_tables", broken)
+    monkeypatch.setattr("proxy.cli_prices.tables", broken)
     result = tollkeeper.run("prices", "list")
     assert result.exit_code == 3
     assert result.stderr == (

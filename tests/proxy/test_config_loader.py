@@ -280,6 +280,7 @@ def test_key_problems(tmp_path: Path, text: str, expected: str) -> None:
         (HEAD + "pricing: {unpriced: ceiling}", "pricing.unpriced_usd_per_mtok: missing"),
         (HEAD + "pricing: {unpriced_usd_per_mtok: free}", "unpriced_usd_per_mtok: expected"),
         (HEAD + "pricing: {overlays: [{discount_percent: 101}]}", "discount_percent: expected"),
+        (HEAD + "pricing: {overlays: [{team: no/body}]}", "team: no team is called 'no/body'"),
         (HEAD + "pricing: {overlays: [{prices: {x: 1}}]}", "overlays[0].prices.x: unknown price"),
         (
             HEAD + "pricing: {overlays: [{prices: {input_cost_per_token: -1}}]}",

@@ -55,4 +55,7 @@ def test_an_estimate_is_cut_to_the_ceiling() -> None:
     assert cut_to(usage, bound) == Usage(300, 20, 300, reasoning_tokens=20, units={"web_search": 4})
     usage.units = {"web_search@high": 9, "images@hd": 2}
     assert cut_to(usage, bound).units == {"web_search@high": 4}
+    usage.units = {"milliseconds": 70_500}
+    assert cut_to(usage, Usage(units={"seconds": 60})).units == {"milliseconds": 60_000}
+    assert cut_to(usage, bound).units == {}
     assert cut_to(Usage(1, 2), bound) == Usage(1, 2)

@@ -1,14 +1,13 @@
 import json
-import subprocess
-import sys
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from pricing.errors import SourceError
-from pricing.sources.litellm import MAP_NAME, convert, load, table_id
-from pricing.table import TABLES_DIR, PriceTable, list_tables
+from pricing.sources.files import LITELLM
+from pricing.sources.litellm import convert
+from pricing.sources.load import load_path
 from pricing.units import MAPS
 
 CHAT = {"litellm_provider": "openai", "mode": "chat", "input_cost_per_token": 1.5e-06}
@@ -17,33 +16,14 @@ NAMED = {"litellm_provider": "openai", "mode": "chat", "max_tokens": 1}
 
 def map_file(directory: Path, content: object) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / MAP_NAME
+    path = directory / LITELLM.member
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     return path
 
 
 def entry(directory: Path, key: str, **fields: object) -> dict[str, object]:
-    (found,) = load(map_file(directory, {key: CHAT | fields})).entries.values()
+    (found,) = load_path(map_file(directory, {key: CHAT | fields}), "2026-11-21").entries.values()
     return found
-
-
-def test_the_installed_map_makes_the_published_table(tmp_path: Path) -> None:
-    pytest.importorskip("importlib.metadata").version("litellm")
-    source = load()
-    published = {info.id: info for info in list_tables(TABLES_DIR)}
-    info = published[table_id(source, "2026-11-21")]
-    table = PriceTable.open(info.path)
-    header = json.loads(Path(info.path).read_bytes().partition(b"\n")[0])
-    assert (table.source, header["source_sha256"]) == (source.name, source.sha256)
-    for provider, model, fields in table.items():
-        if fields.get("mode") == "chat":
-            assert fields.items() <= source.entries[provider, model].items()
-
-
-def test_reading_the_map_does_not_import_litellm() -> None:
-    code = "from pricing.sources.litellm import load; import sys; load()"
-    code += "; assert 'litellm' not in sys.modules"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_prices_are_exact_text_and_counts_whole_numbers(tmp_path: Path) -> None:
@@ -130,18 +110,6 @@ def test_what_the_map_leaves_to_code_is_written_out(tmp_path: Path) -> None:
     assert "max_tokens_per_image" not in entry(tmp_path, "gpt-4o-mini-audio-preview")
 
 
-def test_maps_are_found_by_file_and_directory(tmp_path: Path) -> None:
-    content = {"m": CHAT, "sample_spec": CHAT, "fallback_generalizations": {"rules": []}}
-    path = map_file(tmp_path / "litellm", content)
-    (tmp_path / "litellm-9.8.7.dist-info").mkdir()
-    for place in (path, path.parent, tmp_path):
-        source = load(place)
-        assert source.name == "litellm 9.8.7"
-        assert list(source.entries) == [("openai", "m")]
-    assert table_id(source, "2027-01-02") == "2027-01-02-litellm-9.8.7"
-    assert load(map_file(tmp_path / "a" / "b", content)).name == "litellm unknown"
-
-
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -156,23 +124,12 @@ def test_maps_are_found_by_file_and_directory(tmp_path: Path) -> None:
 )
 def test_what_is_no_map_is_refused(tmp_path: Path, content: str, reason: str) -> None:
     with pytest.raises(SourceError, match=reason):
-        load(map_file(tmp_path, content))
+        load_path(map_file(tmp_path, content), "2026-11-21")
 
 
 def test_a_price_read_as_a_float_is_refused() -> None:
     with pytest.raises(TypeError, match="its exact price is lost"):
         convert({"m": NAMED | {"input_cost_per_token": 1e-07}})
-
-
-def test_maps_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SourceError, match="No such file"):
-        load(tmp_path)
-    monkeypatch.setattr("pricing.sources.litellm.MAP_BYTES_MAX", 10)
-    with pytest.raises(SourceError, match="larger than"):
-        load(map_file(tmp_path, {"m": CHAT}))
-    monkeypatch.setattr("pricing.sources.litellm.find_spec", lambda name: None)
-    with pytest.raises(SourceError, match="litellm is not installed"):
-        load()
 
 
 def test_images_by_quality_and_size_are_variants_of_one_entry() -> None:

@@ -15,9 +15,21 @@ from db.catalog import create_key
 from db.journal import JournalLocked
 from db.models import Budget as BudgetRow
 from db.models import Epoch, Lease, UsageCost, Window
+from db.price_versions import load_versions
 from db.transactions import open_transactions
 from proxy.channel import LocalChannel
-from proxy.config import Budget, Config, Database, Journal, Key, Organization, Provider, Team
+from proxy.config import (
+    Budget,
+    Config,
+    Database,
+    Journal,
+    Key,
+    Organization,
+    Pricing,
+    Provider,
+    Team,
+)
+from proxy.config import Overlay as PriceOverlay
 from proxy.control.control import Clock, Control
 from tests.db.bank import check_sums
 from tests.db.faulty import Faulty
@@ -372,3 +384,26 @@ async def test_lost_hosts_are_labelled(host):
     await host.control._turn()
     states = await host.read(select(Epoch.state).where(Epoch.boot_id == "elsewhere"))
     assert states == [("lost",)]
+
+
+async def test_a_price_version_is_stored_as_it_comes_into_force(tmp_path: Path) -> None:
+    """So that rows drained after it was replaced, and after a restart, find their prices."""
+    host = Host(tmp_path)
+    overlays = [PriceOverlay(provider="openai", discount_percent="50")]
+    pricing = Pricing(overlays=overlays)
+    control = await host.start(replace(host.config, pricing=pricing))
+    assert control.snapshot is not None
+    version = control.snapshot.prices.version
+    await control.reload(host.config)
+    assert control.snapshot.prices.version != version
+    await control.stop()
+    control = await host.start()
+    assert control.parts is not None
+    transactions = open_transactions(host.config.database.url)
+    stored = {each.version: each for each in await transactions.run(load_versions)}
+    await transactions.close()
+    assert stored[version].overlays == [["openai", "*", "50", {}, None, None]]
+    described = control._prices.describe(version, "openai/gpt-4o")
+    assert described is not None
+    assert described.entry["input_cost_per_token"] == "0.00000125"  # half of $2.50 a million
+    await control.stop()
