@@ -21,7 +21,7 @@ IMAGE_IN, IMAGE_OUT = "input_cost_per_image", "output_cost_per_image"
 
 
 class Unit(NamedTuple):
-    """One unit and the keys that price it, the first one an entry has."""
+    """One unit and the keys that price it: the first one with a price above zero."""
 
     keys: tuple[str, ...]
     # "tool": billed on top of tokens. "measure": counts what tokens may count as well, so it is
@@ -80,15 +80,17 @@ def unit_atto(provider: str, entry: Entry, name: str, tier: str = "") -> int | N
     base, _, variant = name.partition("@")
     if base == "web_search":
         return _search_atto(provider, entry, variant)
+    found: int | None = None
     for key in _keys(base):
         rate = _tier_rate(entry, f"{key}@{variant}", tier) if variant else None
         if rate is None:
             rate = _tier_rate(entry, key, tier)
         if rate is None:
             rate = max(_variant_rates(entry, key, tier), default=None)
-        if rate is not None:
+        if rate:
             return _per(rate, UNITS[base].per)
-    return None
+        found = rate if found is None else found
+    return found
 
 
 def dearest_unit_atto(provider: str, entry: Entry, name: str, tiers: tuple[str, ...]) -> int:

@@ -72,6 +72,13 @@ def test_units_cost_their_count_at_their_price(
     assert unit in UNITS
 
 
+def test_a_zero_under_one_key_hides_no_price_under_another() -> None:
+    # Soniox: no price per second of input, $0.0000277778 per second of output.
+    prices = {"input_cost_per_second": "0", "output_cost_per_second": "0.00002"}
+    assert nano(by_units(**prices), seconds=10) == 200_000
+    assert unit_atto("p", {"input_cost_per_second": "0"}, "seconds") == 0
+
+
 def test_a_unit_nobody_prices_costs_nothing() -> None:
     assert nano(a_price(), web_fetch=3, file_search=2) == 0
     assert unit_atto("openai", {}, "web_fetch") is None
