@@ -196,9 +196,7 @@ def exact_nano(usage: Usage, price: Price, at_s: float = PEAK.timestamp()) -> fl
 # --- the whole map ---------------------------------------------------------------------------
 
 
-def compare(
-    litellm: SimpleNamespace, shapes: Mapping[str, Usage] = SHAPES
-) -> Iterator[Comparison]:
+def compare(litellm: SimpleNamespace, shapes: Mapping[str, Usage] = SHAPES) -> Iterator[Comparison]:
     """Every priced entry: by tokens in some shapes, and by what else it is billed by. Rule: one
     named by quality and size is the price of an image, never one of tokens."""
     blocks = {name: theirs(usage, litellm.types) for name, usage in shapes.items()}
