@@ -97,3 +97,6 @@ class RequestSize:
     generates: bool = True  # False: embeddings, moderations, counts (no output tokens)
     service_tier: str = ""  # as requested; a ceiling takes the dearest tier that may apply
     speed: str = ""  # as requested: "fast" is dearer
+    # The most of every other unit a reply may report (`units.UNITS`). A variant is named only
+    # where no reply can be billed as another one.
+    units: dict[str, int] = field(default_factory=dict)
