@@ -28,6 +28,7 @@ class Terms(NamedTuple):
     caps: tuple[BudgetEntry, ...]  # those of them that are caps per request
     soft: bool  # some of them hold what has been learned
     passes: int  # held for a server-side tool without a bound of its own
+    fallbacks: tuple[Price, ...] = ()  # of the models that may answer instead; none is dearer
 
     @classmethod
     def of(cls, price: Price, applicable: tuple[BudgetEntry, ...]) -> "Terms":
@@ -72,8 +73,20 @@ def find_terms(call: Call, budgets: Budgets) -> Terms:
         applicable = budgets.for_call(arrival.principal, provider.name, model)
         terms = Terms.of(price, applicable)
         arrival.keep(model, terms)
+    if facts.fallbacks:
+        terms = with_fallbacks(call, facts, terms)
     call.price = terms.price
     return terms
+
+
+def with_fallbacks(call: Call, facts: Facts, terms: Terms) -> Terms:
+    """The terms of a call that one of several models answers: those of the dearest for it."""
+    arrival = call.arrival
+    assert arrival is not None
+    others = [call.state.prices.quote(arrival.provider.prices, each) for each in facts.fallbacks]
+    prices = (terms.price, *others)
+    dearest = max(prices, key=lambda price: find_ceiling(facts, terms._replace(price=price)).nano)
+    return terms._replace(price=dearest, fallbacks=prices)
 
 
 def find_plan(
@@ -107,7 +120,11 @@ def find_bounds(facts: Facts, terms: Terms, learned: Learned) -> Bounds:
 def find_ceiling(facts: Facts, terms: Terms) -> Ceiling:
     """The most the call can cost. Raises Refusal `model_not_priced` when nothing bounds it."""
     try:
-        return ceiling(facts.size, terms.price, server_tool_passes=terms.passes)
+        bound = ceiling(facts.size, terms.price, server_tool_passes=terms.passes)
+        for price in terms.fallbacks:  # another one may read or write more
+            other = ceiling(facts.size, price, server_tool_passes=terms.passes)
+            bound = bound._replace(tokens=max(bound.tokens, other.tokens))
+        return bound
     except MissingMaximum as exc:
         raise Refusal("model_not_priced", str(exc)) from exc
 
@@ -144,6 +161,8 @@ def clamped_limit(
     per request is nobody else's: all of it may be taken.
     """
     own_limit, unit = facts.size.output_limit, budget.unit
+    if not facts.clampable:
+        return None
     whole = own_limit is not None or budget.period == "request"
     share = free if whole else int(free * budget.clamp_share)
     if (bound.nano if unit == "usd" else bound.tokens) <= share or unit == "requests":

@@ -22,6 +22,7 @@ from proxy.holds import Bounds, HeldCall
 from proxy.outcome import Outcome
 from proxy.principal import OwnHeaders, own_headers
 from proxy.providers.base import Dialect, Facts, Meter, RefusalDialect, Route
+from proxy.providers.forms import check_boundary, is_form
 from proxy.refuse import guessed_dialect
 from proxy.request_head import RequestHead
 from proxy.routing import destination
@@ -238,11 +239,18 @@ async def read_request(call: Call, body_bytes_max: int) -> None:
         await provider.auth.ready()
     body = call.client.body_now(body_bytes_max)
     call.body = await call.client.body(body_bytes_max) if body is None else body
+    if is_form(call.body):
+        check_boundary(call.head.noted.get(b"content-type", b""), call.body)
     facts = call.dialect.facts(arrival.route, arrival.path_text, call.query, call.body)
     if provider.headers is not None:
         provider.headers.request_headers(facts, call.head.lines)
     call.facts = facts
+    if models := provider.models:
+        facts.model = models.get(facts.model, facts.model)
     if not arrival.principal.allows_model(facts.model):
         raise Refusal(
             "model_not_allowed", f"The key '{call.key_name}' may not use '{facts.model}'."
         )
+    for model in facts.fallbacks:
+        if not arrival.principal.allows_model(model):
+            raise Refusal("model_not_allowed", f"The key '{call.key_name}' may not use '{model}'.")

@@ -129,6 +129,7 @@ def _asked(
     declared = config.providers[name]
     dialect = registry.dialect(declared.dialect, declared.clamp_field, declared.models)
     facts = _facts(dialect, path or _path(declared.dialect, content, model), body)
+    facts.model = declared.models.get(facts.model, facts.model)
     if not principal.allows_provider(name):
         raise Refusal("provider_not_allowed", f"the key may not call provider {name!r}")
     if not principal.allows_model(facts.model):

@@ -6,17 +6,18 @@ from collections.abc import Mapping
 import httpx
 
 from proxy.config import Provider
+from proxy.providers.registry import HOSTS, dialect
 
 TIMEOUT_S = 15
 
-# dialect -> (path of the list of models, the header its key goes into, further headers)
 _MODELS = {
-    "openai": ("/v1/models", "authorization", {}),
-    "anthropic": ("/v1/models", "x-api-key", {"anthropic-version": "2023-06-01"}),
-    "gemini": ("/v1beta/models", "x-goog-api-key", {}),
-    "bedrock": ("/foundation-models", "authorization", {}),  # is at another host: 404 is an answer
-    "vertex": ("/v1beta1/publishers/google/models", "authorization", {}),
+    "anthropic": "/v1/models",
+    "bedrock": "/foundation-models",  # is at another host: 404 is an answer
+    "cohere": "/v1/models",
+    "gemini": "/v1beta/models",
+    "vertex": "/v1beta1/publishers/google/models",
 }
+_HEADERS = {"anthropic": {"anthropic-version": "2023-06-01"}}
 
 Result = tuple[str, str, str]  # provider, status, detail
 
@@ -29,8 +30,9 @@ async def probe(providers: Mapping[str, Provider]) -> list[Result]:
 
 
 async def _probe(client: httpx.AsyncClient, name: str, provider: Provider) -> Result:
-    path, key_header, headers = _MODELS[provider.dialect]
-    key_header = provider.api_key_header or key_header
+    path = _models_path(name, provider.dialect)
+    headers = _HEADERS.get(provider.dialect, {})
+    key_header = provider.api_key_header or dialect(provider.dialect).credential_header
     own_key = provider.api_key and provider.api_key != "client"
     if own_key:
         bearer = "Bearer " if key_header.lower() == "authorization" else ""
@@ -41,6 +43,13 @@ async def _probe(client: httpx.AsyncClient, name: str, provider: Provider) -> Re
         return name, "fail", f"unreachable: {exc or type(exc).__name__}"
     milliseconds = round(reply.elapsed.total_seconds() * 1000)
     return name, *_judge(reply.status_code, bool(own_key), milliseconds)
+
+
+def _models_path(name: str, dialect_name: str) -> str:
+    """Where a provider lists its models, below its base URL."""
+    host = HOSTS.get(name)
+    usual = (host.sdk_path if host else "/v1") + "/models"
+    return _MODELS.get(dialect_name, usual)
 
 
 def _judge(status: int, own_key: bool, milliseconds: int) -> tuple[str, str]:

@@ -8,14 +8,15 @@ import click
 
 from proxy.cli import Failure, Invocation, pass_invocation
 from proxy.config import Config, ConfigError
-from proxy.config_loader import WELL_KNOWN, state_dir
+from proxy.config_loader import state_dir
 from proxy.personal import KEY_PREFIX, ensure_key
+from proxy.providers.registry import HOSTS
 
-# provider -> (variable of the base URL, what follows the origin in it, variable of the key)
-_SDK_SETTINGS = {
-    "openai": ("OPENAI_BASE_URL", "/v1", "OPENAI_API_KEY"),
-    "anthropic": ("ANTHROPIC_BASE_URL", "", "ANTHROPIC_API_KEY"),
-    "gemini": ("GOOGLE_GEMINI_BASE_URL", "", "GEMINI_API_KEY"),
+# Variables of the SDKs whose bare paths are routed; the base URL of others has a prefix.
+_URL_VARIABLES = {
+    "openai": "OPENAI_BASE_URL",
+    "anthropic": "ANTHROPIC_BASE_URL",
+    "gemini": "GOOGLE_GEMINI_BASE_URL",
 }
 
 
@@ -51,7 +52,7 @@ def _check_keys(config: Config) -> None:
 def introduce(config: Config, directory: Path) -> None:
     """Make the key of personal mode if there is none; print it and what to do with it."""
     if not config.providers:
-        variables = ", ".join(known.variables[0] for known in WELL_KNOWN.values())
+        variables = ", ".join(host.variables[0] for host in HOSTS.values() if host.variables)
         raise Failure(
             f"no configuration file, and none of {variables} is set: there is nothing to forward "
             "calls to. `tollkeeper demo` needs neither."
@@ -64,9 +65,12 @@ def introduce(config: Config, directory: Path) -> None:
     else:
         lines += [f"Your key is the one shown at the first start ({KEY_PREFIX}...).", ""]
     for name in config.providers:
-        url_variable, suffix, key_variable = _SDK_SETTINGS[name]
-        lines.append(f"  export {url_variable}={origin}{suffix}")
-        lines.append(f"  export {key_variable}={secret or KEY_PREFIX + '...'}")
+        host = HOSTS[name]
+        if name in _URL_VARIABLES:
+            lines.append(f"  export {_URL_VARIABLES[name]}={origin}{host.sdk_path}")
+        else:
+            lines.append(f"  # {name}: base URL {origin}/{name}{host.sdk_path}")
+        lines.append(f"  export {host.variables[0]}={secret or KEY_PREFIX + '...'}")
     lines += ["", "Set these where your program runs, not where the proxy does.", ""]
     sys.stdout.write("\n".join(lines))
     sys.stdout.flush()

@@ -15,7 +15,6 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Count = Annotated[int, Meta(ge=1)]
 Limit = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Seconds = Annotated[float, Meta(gt=0)]
-RefusalStatus = Literal[402, 429]
 Period = Literal[
     "request", "minute", "hour", "day", "week", "month", "quarter", "year", "total"
 ]  # fmt: skip
@@ -105,15 +104,14 @@ class Google(Struct, forbid_unknown_fields=True, frozen=True):
 
 class Provider(Struct, forbid_unknown_fields=True, frozen=True):
     base_url: str = ""
-    # "" = the provider's own name
-    dialect: Literal["", "openai", "anthropic", "gemini", "bedrock", "vertex"] = ""
+    dialect: str = ""  # "" = the provider's own
     api_key: str = ""  # "client": forward the caller's own credential
     api_key_header: str = ""  # "" = the dialect's
     prices: str = ""  # price table provider name; "free"; "" = the provider's own name
     clamp_field: str = ""
     allow_unmetered: bool = False
     inject_usage: bool = True
-    refusal_status: RefusalStatus = 429
+    refusal_status: Literal[0, 402, 429] = 0  # 0 = what the dialect's SDKs do not try again
     charge: Literal["priced", "reported"] = "priced"
     models: dict[str, str] = {}  # names that do not tell the model -> the model
     aws: Aws = Aws()

@@ -14,6 +14,7 @@ from pricing.money import NANO_PER_USD
 from proxy.config import Budget, Config, Key, Overlay, Provider, expires_at_ms
 from proxy.config_clouds import check_cloud
 from proxy.config_reader import Problems
+from proxy.providers.registry import DIALECT_NAMES
 from proxy.scopes import parse_scope
 
 NAME_CHARS_MAX = 128
@@ -96,10 +97,9 @@ def _check_provider(path: str, name: str, provider: Provider, problems: Problems
         problems.add_check(f"{path}.base_url", "missing, and this provider has no usual one")
     else:
         _check_base_url(f"{path}.base_url", provider.base_url, problems)
-    if not provider.dialect:
-        problems.add_check(
-            f"{path}.dialect", "missing: one of openai, anthropic, gemini, bedrock, vertex"
-        )
+    if provider.dialect not in DIALECT_NAMES:
+        missing = f"unknown dialect {provider.dialect!r}" if provider.dialect else "missing"
+        problems.add_check(f"{path}.dialect", f"{missing}: one of {', '.join(DIALECT_NAMES)}")
     if provider.api_key_header and not _HEADER.match(provider.api_key_header):
         problems.add_check(f"{path}.api_key_header", "expected the name of a header")
 

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 from msgspec.structs import replace
 
@@ -20,32 +19,16 @@ from proxy.config import (
 from proxy.config_checks import check
 from proxy.config_clouds import placed
 from proxy.config_reader import Problems, compose, read
+from proxy.providers.host import Host
+from proxy.providers.registry import HOSTS
 
 CONFIG_VARIABLE = "TOLLKEEPER_CONFIG"
 CONFIG_FILE = "config.yaml"
 CONFIG_BYTES_MAX = 4 * 2**20
 PERSONAL = "personal"  # organization, team and key of personal mode
 _SQLITE = "sqlite+aiosqlite:///"
+_UNKNOWN = Host("", "")
 _HEX = re.compile(r"[0-9a-f]{64}\Z")
-
-
-class WellKnown(NamedTuple):
-    """A provider that needs no base URL: what its own SDK defaults to."""
-
-    dialect: Literal["openai", "anthropic", "gemini"]
-    base_url: str
-    variables: tuple[str, ...]  # usual environment variables, first wins
-
-
-WELL_KNOWN = {
-    "openai": WellKnown("openai", "https://api.openai.com", ("OPENAI_API_KEY",)),
-    "anthropic": WellKnown("anthropic", "https://api.anthropic.com", ("ANTHROPIC_API_KEY",)),
-    "gemini": WellKnown(
-        "gemini",
-        "https://generativelanguage.googleapis.com",
-        ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
-    ),
-}
 
 
 def find(option: str | None, env: Mapping[str, str]) -> Path | None:
@@ -94,22 +77,27 @@ def _text(path: Path) -> str:
 def _complete(
     name: str, provider: Provider, env: Mapping[str, str], problems: Problems
 ) -> Provider:
-    known = WELL_KNOWN.get(name)
+    known = HOSTS.get(name, _UNKNOWN)
     provider = placed(name, provider, env)
-    base_url = provider.base_url.rstrip("/")
+    base_url = provider.base_url.rstrip("/") or known.base_url
     api_key = provider.api_key
-    if known and base_url in ("", known.base_url):
-        base_url = known.base_url
+    if known.variables and known.base_url in ("", base_url):  # never another host's key
         api_key = api_key or _usual_key(known, env)
         if not api_key:
             variables = " or ".join(known.variables)
             problems.add_check(f"providers.{name}.api_key", f"missing, and {variables} is not set")
-    dialect = provider.dialect or (known.dialect if known else "")
-    prices = provider.prices or name
-    return replace(provider, base_url=base_url, dialect=dialect, api_key=api_key, prices=prices)
+    own = provider.dialect in ("", known.dialect)
+    return replace(
+        provider,
+        base_url=base_url,
+        dialect=provider.dialect or known.dialect,
+        api_key=api_key,
+        prices=provider.prices or known.prices or name,
+        clamp_field=provider.clamp_field or (known.clamp_field if own else ""),
+    )
 
 
-def _usual_key(known: WellKnown, env: Mapping[str, str]) -> str:
+def _usual_key(known: Host, env: Mapping[str, str]) -> str:
     return next((env[name] for name in known.variables if env.get(name)), "")
 
 
@@ -139,9 +127,15 @@ def personal(env: Mapping[str, str]) -> Config:
     """
     directory = state_dir(env)
     providers = {
-        name: Provider(base_url=known.base_url, dialect=known.dialect, api_key=key, prices=name)
-        for name, known in WELL_KNOWN.items()
-        if (key := _usual_key(known, env))
+        name: Provider(
+            base_url=known.base_url,
+            dialect=known.dialect,
+            api_key=key,
+            prices=known.prices or name,
+            clamp_field=known.clamp_field,
+        )
+        for name, known in HOSTS.items()
+        if known.base_url and (key := _usual_key(known, env))
     }
     bedrock = placed("bedrock", Provider(), env)
     if bedrock.api_key:

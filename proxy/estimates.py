@@ -56,6 +56,8 @@ def estimated_usage(facts: Facts, reading: Reading | None) -> Usage:
         delivered = reading.delivered_output_tokens
     if reading is not None and reading.usage is not None:
         return replace(reading.usage, output_tokens=max(reading.usage.output_tokens, delivered))
+    if facts.estimate is not None:
+        return facts.estimate
     tokens = -(-_text_bytes(facts.body) // BYTES_PER_TOKEN)
     return Usage(
         input_tokens=tokens + TOKENS_PER_IMAGE * facts.size.inline_images,

@@ -31,7 +31,7 @@ DROPPED = (
     | {b"x-amz-date", b"x-amz-security-token", b"x-amz-content-sha256"}
 )
 _DROPPED_PREFIXES = (b"x-tollkeeper-", b"x-forwarded-")
-_MARKS = frozenset([b"anthropic-version", b"x-stainless-retry-count"])
+_MARKS = frozenset([b"anthropic-version", b"content-type", b"x-stainless-retry-count"])
 _KEEP, _NOTE, _DROP, _NOTE_AND_DROP = range(4)
 _NAMES_MAX = 4096  # distinct header names remembered
 

@@ -1,8 +1,9 @@
 """Splitters of streamed replies, sans-IO: bytes in, in any pieces; whole events out.
 
-`EventBlocks` cuts a server-sent event stream, `ArrayElements` a JSON array of objects (Gemini
-without `alt=sse`). What is held is at most one incomplete event; of one larger than
-`EVENT_BYTES_MAX` only the last `TAIL_BYTES` are kept, which is where providers put usage.
+`EventBlocks` cuts a server-sent event stream, `LineBlocks` newline-delimited JSON, `ArrayElements`
+a JSON array of objects (Gemini without `alt=sse`). What is held is at most one incomplete event;
+of one larger than `EVENT_BYTES_MAX` only the last `TAIL_BYTES` are kept, which is where providers
+put usage.
 """
 
 import re
@@ -71,6 +72,37 @@ class EventBlocks:
         rest = bytes(self._held)
         self._held.clear()
         return rest
+
+
+class LineBlocks:
+    """Whole lines of newline-delimited JSON, as few pieces as possible; blank ones do not count."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes; return the lines they complete, as one block (b"" if none)."""
+        held = self._held
+        if not held and data.endswith(b"\n"):
+            return data if data.strip() else b""
+        end = data.rfind(b"\n") + 1
+        if end:
+            block = bytes(held + data[:end])
+            held[:] = data[end:]
+        else:
+            block = b""
+            held += data
+        if len(held) > EVENT_BYTES_MAX:
+            held[:-TAIL_BYTES] = b""
+        return block if block.strip() else b""
+
+    def finish(self) -> bytes:
+        """The incomplete line at the end of the stream, if any."""
+        rest = bytes(self._held)
+        self._held.clear()
+        return rest if rest.strip() else b""
 
 
 def event_data(block: bytes) -> list[bytes]:

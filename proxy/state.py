@@ -41,6 +41,7 @@ class Provider:
     allow_unmetered: bool
     inject_usage: bool
     refusal_status: int
+    models: Mapping[str, str]  # what calls name -> the model it is
     charge_reported: bool = False  # the provider's own figure, where a reply has one
     region: str = ""
     auth: UpstreamAuth | None = None  # makes the credential, call by call
@@ -78,7 +79,8 @@ def _provider(entry: ProviderEntry, proxies: Proxies, before: Provider | None) -
         prices=entry.prices,
         allow_unmetered=entry.allow_unmetered,
         inject_usage=entry.inject_usage,
-        refusal_status=entry.refusal_status,
+        refusal_status=entry.refusal_status or spoken.spent_status,
+        models=entry.models,
         charge_reported=entry.charge_reported,
         region=entry.region,
         auth=auth_for(entry, before.auth if before is not None else None),

@@ -115,10 +115,10 @@ class ProviderEntry(Struct, array_like=True, frozen=True):
     clamp_field: str = ""
     allow_unmetered: bool = False
     inject_usage: bool = True
-    refusal_status: int = 429
+    refusal_status: int = 0  # 0 = the dialect's
     charge_reported: bool = False
     region: str = ""  # prices of this region come before general ones
-    models: dict[str, str] = {}
+    models: dict[str, str] = {}  # what calls name -> the model it is
     aws: AwsEntry | None = None  # requests are signed
     google: GoogleEntry | None = None  # requests carry an access token
 

@@ -17,6 +17,7 @@ from proxy.providers.fields import (
     consistent,
     first_count,
 )
+from proxy.providers.host import Host
 from proxy.providers.meters import (
     PARSE,
     SKIP,
@@ -27,6 +28,8 @@ from proxy.providers.meters import (
     text_bytes,
 )
 from proxy.sse import event_data
+
+HOST = Host("anthropic", "anthropic", "https://api.anthropic.com", ("ANTHROPIC_API_KEY",))
 
 MESSAGES = Route("messages", "metered", "chat")
 COMPLETE = Route("complete", "metered", "text_completion")
@@ -66,6 +69,7 @@ class Anthropic:
 
     name = "anthropic"
     credential_header = "x-api-key"
+    spent_status = 429
 
     def __init__(self, clamp_field: str = "") -> None:
         self.clamp_field = clamp_field or "max_tokens"

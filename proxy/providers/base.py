@@ -37,6 +37,9 @@ class Facts:
     provider_options: dict[str, str] = field(default_factory=dict)  # "speed", "inference_geo", ...
     json_array: bool = False  # the stream asked for is a JSON array, not server-sent events
     searches: bool = False  # every call searches the web, and the reply does not tell
+    clampable: bool = True  # False: no field of the request limits its output, of every model
+    fallbacks: tuple[str, ...] = ()  # models that may answer in its stead
+    estimate: Usage | None = None  # where the text of the request does not tell: its usual usage
 
 
 @dataclass(slots=True)
@@ -77,6 +80,7 @@ class Dialect(Protocol):
     name: str  # "openai", "anthropic", "gemini"
     credential_header: str  # where the upstream key goes: "authorization", "x-api-key", ...
     clamp_field: str  # the API's own field for the output limit
+    spent_status: int  # of a spent budget: what this API's SDKs do not try again
 
     def route(self, method: str, path: str) -> Route | None:
         """Find the route of a path below the provider's prefix (raw, without query)."""

@@ -70,6 +70,7 @@ class Bedrock:
 
     name = "bedrock"
     credential_header = "authorization"
+    spent_status = 429
 
     def __init__(self, clamp_field: str = "", models: Mapping[str, str] | None = None) -> None:
         self.clamp_field = clamp_field or "inferenceConfig.maxTokens"

@@ -13,15 +13,25 @@ from proxy.errors import Refusal
 from proxy.providers import requests as rq
 from proxy.providers.base import Facts, Meter, Route
 from proxy.providers.fields import as_dict, as_list, as_text
+from proxy.providers.gemini_interactions import InteractionReader, interaction_facts
 from proxy.providers.gemini_meter import GenerateReader
+from proxy.providers.host import Host
 from proxy.providers.meters import ArrayMeter, EventMeter, JsonMeter, is_event_stream
 from proxy.providers.openai import OpenAI
+
+HOST = Host(
+    "gemini",
+    "gemini",
+    "https://generativelanguage.googleapis.com",
+    ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+)
 
 GENERATE = Route("generateContent", "metered", "generate_content")
 STREAM = Route("streamGenerateContent", "metered", "generate_content")
 EMBED = Route("embedContent", "metered", "embeddings")
 BATCH_EMBED = Route("batchEmbedContents", "metered", "embeddings")
-_NATIVE = frozenset((GENERATE, STREAM, EMBED, BATCH_EMBED))
+INTERACTIONS = Route("interactions", "metered", "generate_content")
+_NATIVE = frozenset((GENERATE, STREAM, EMBED, BATCH_EMBED, INTERACTIONS))
 
 _VERBS: dict[str, Route] = {
     "generateContent": GENERATE,
@@ -36,7 +46,7 @@ _VERBS: dict[str, Route] = {
     "generateAnswer": Route("generateAnswer", "unmetered"),
 }
 _POSTS: rq.Posts = (
-    ("/interactions", Route("interactions", "unmetered")),
+    ("/interactions", INTERACTIONS),
     ("/cachedContents", Route("cachedContents", "unmetered")),
     ("/files", Route("files", "unmetered")),
     ("/batches", Route("batches", "unmetered")),
@@ -62,6 +72,7 @@ class Gemini:
 
     name = "gemini"
     credential_header = "x-goog-api-key"
+    spent_status = 429
 
     def __init__(self, clamp_field: str = "") -> None:
         self.clamp_field = clamp_field or "generationConfig.maxOutputTokens"
@@ -98,6 +109,8 @@ class Gemini:
     def facts(self, route: Route, path: str, query: bytes, body: bytes) -> Facts:
         if route not in _NATIVE:
             return self._openai.facts(route, path, query, body)
+        if route is INTERACTIONS:
+            return interaction_facts(route, body)
         model = _model_of(path)
         parsed = rq.parse_body(body)
         size = RequestSize(len(body))
@@ -115,6 +128,9 @@ class Gemini:
             return self._openai.edit(facts, body, clamp=clamp, inject_usage=inject_usage)
         if clamp is None:
             return body
+        if facts.route is INTERACTIONS:
+            config = {**as_dict(facts.body.get("generation_config")), "max_output_tokens": clamp}
+            return rq.with_edits(facts.body, body, {"generation_config": config})
         names = [name for name in _CONFIG_NAMES if name in facts.body] or [_CONFIG_NAMES[0]]
         edits: dict[str, object] = {}
         for name in names:
@@ -131,7 +147,7 @@ class Gemini:
             return self._openai.meter(
                 facts, status=status, content_type=content_type, inject_usage=inject_usage
             )
-        reader = GenerateReader()
+        reader = InteractionReader() if facts.route is INTERACTIONS else GenerateReader()
         streamed = facts.stream and status < 400
         if is_event_stream(content_type, expected=streamed and not facts.json_array):
             return EventMeter(reader)

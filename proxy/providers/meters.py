@@ -12,7 +12,7 @@ from msgspec import DecodeError, json
 
 from proxy.providers.base import Reading
 from proxy.providers.fields import as_dict, as_list, object_after, text_after
-from proxy.sse import TAIL_BYTES, ArrayElements, EventBlocks, event_data
+from proxy.sse import TAIL_BYTES, ArrayElements, EventBlocks, LineBlocks, event_data
 
 BODY_BYTES_MAX = 2**21  # a JSON reply larger than this is read from its two ends only
 SAMPLE_BYTES = 2**14
@@ -162,7 +162,7 @@ class EventMeter:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._splitter = EventBlocks()
+        self._splitter: EventBlocks | LineBlocks = EventBlocks()
         self._last = b""  # the last block with data
         self._kept = b""  # the last block that may carry usage
         self._bytes = 0
@@ -247,6 +247,19 @@ class EventMeter:
                 text = self._reader.text_bytes(as_dict(decode(data)))
                 tokens += -(-text // BYTES_PER_TOKEN)
         return tokens * self._bytes // self._sampled if self._sampled else 0
+
+
+class LinesMeter(EventMeter):
+    """A reply that is a stream of lines, each a JSON object."""
+
+    __slots__ = ()
+
+    def __init__(self, reader: Reader) -> None:
+        super().__init__(reader)
+        self._splitter = LineBlocks()
+
+    def _documents(self, block: bytes) -> list[bytes]:
+        return [line for line in block.splitlines() if line.strip()]
 
 
 class ArrayMeter(EventMeter):

@@ -5,6 +5,7 @@ The end of the path decides, so any prefix works: `/v1/chat/completions`,
 """
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,10 +15,14 @@ from pricing.usage import RequestSize
 from proxy.errors import Refusal
 from proxy.providers import requests as rq
 from proxy.providers.base import Facts, Meter, Route
+from proxy.providers.endpoints import MEDIA, Endpoint
+from proxy.providers.host import Host
 from proxy.providers.meters import EventMeter, JsonMeter, is_event_stream
 from proxy.providers.openai_meter import ChatReader, ResponsesReader
 from proxy.providers.openai_plain import plain_reply, plain_request
 from proxy.providers.usage_chunk import WithholdingMeter
+
+HOST = Host("openai", "openai", "https://api.openai.com", ("OPENAI_API_KEY",), "/v1")
 
 CHAT = Route("chat.completions", "metered", "chat")
 COMPLETIONS = Route("completions", "metered", "text_completion")
@@ -27,7 +32,7 @@ EMBEDDINGS = Route("embeddings", "metered", "embeddings")
 
 # The end of a POST's path, longest first. Routes that cost nothing at the provider are free;
 # what has no meter yet is unmetered, and so is every POST that is not listed.
-_POSTS: tuple[tuple[str, Route], ...] = (
+POSTS: rq.Posts = (
     ("/chat/completions", CHAT),
     ("/responses", RESPONSES),
     ("/embeddings", EMBEDDINGS),
@@ -35,12 +40,12 @@ _POSTS: tuple[tuple[str, Route], ...] = (
     ("/responses/compact", COMPACT),
     ("/responses/input_tokens", Route("responses.input_tokens", "free")),
     ("/moderations", Route("moderations", "free")),
-    ("/images/generations", Route("images.generations", "unmetered")),
-    ("/images/edits", Route("images.edits", "unmetered")),
-    ("/images/variations", Route("images.variations", "unmetered")),
-    ("/audio/speech", Route("audio.speech", "unmetered")),
-    ("/audio/transcriptions", Route("audio.transcriptions", "unmetered")),
-    ("/audio/translations", Route("audio.translations", "unmetered")),
+    ("/images/generations", Route("images.generations", "metered", "image_generation")),
+    ("/images/edits", Route("images.edits", "metered", "image_generation")),
+    ("/images/variations", Route("images.variations", "metered", "image_generation")),
+    ("/audio/speech", Route("audio.speech", "metered", "speech")),
+    ("/audio/transcriptions", Route("audio.transcriptions", "metered", "transcription")),
+    ("/audio/translations", Route("audio.translations", "metered", "transcription")),
     ("/videos", Route("videos", "unmetered")),
     ("/files", Route("files", "unmetered")),
     ("/uploads", Route("uploads", "unmetered")),
@@ -69,7 +74,7 @@ _INLINE_PARTS = frozenset(
 )
 _CLIENT_TOOLS = frozenset(("function", "custom", "local_shell", "apply_patch", "namespace"))
 _CLAMP_FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-_model_in_path = re.compile(r"/(?:deployments|engines)/([^/]+)/").search
+_search_model_in_path = re.compile(r"/(?:deployments|engines)/([^/]+)/").search
 _search_reasoning = re.compile(
     r"(?:^|[/.])o[1-9](?:-|$)|gpt-5|gpt-oss|reason|think|magistral|[-_]r1|qwq|grok-[3-9]|"
     r"gemini-(?:2\.5|[3-9])|glm-[45]|kimi-k2"
@@ -95,21 +100,26 @@ def model_traits(model: str) -> ModelTraits:
 
 
 class OpenAI:
-    """The `openai` dialect."""
+    """The `openai` dialect, and what hosts that differ from it derive from."""
 
     name = "openai"
     credential_header = "authorization"
+    spent_status = 429
+    posts: rq.Posts = POSTS
+    usual_clamp_field = "max_completion_tokens"
+    asks_usage = True  # streams tell their usage only when asked to
+    endpoints: Mapping[str, Endpoint] = MEDIA  # routes of other shapes, by name
 
     def __init__(self, clamp_field: str = "") -> None:
-        self.clamp_field = clamp_field or "max_completion_tokens"
+        self.clamp_field = clamp_field or self.usual_clamp_field
 
     # --- routes --------------------------------------------------------------------------
 
     def route(self, method: str, path: str) -> Route | None:
-        return rq.route_by_end(_POSTS, method, path)
+        return rq.route_by_end(self.posts, method, path)
 
     def routes(self) -> tuple[tuple[str, str, Route], ...]:
-        return rq.route_table(_POSTS, "/v1", _EXAMPLES)
+        return rq.route_table(self.posts, "/v1", _EXAMPLES)
 
     # --- requests ------------------------------------------------------------------------
 
@@ -118,11 +128,15 @@ class OpenAI:
             traits = model_traits(plain.model)
             if not (traits.searches or traits.runs_tools):
                 plain.reasoning = traits.reasons
+                if not self.asks_usage:
+                    plain.wants_usage_chunk = True
                 return plain
+        if route is not CHAT and (endpoint := self.endpoints.get(route.name)):
+            return endpoint.facts(route, path, body)
         parsed = rq.parse_body(body)
         model = parsed.get("model")
-        if model is None and (match := _model_in_path(path)):
-            model = rq.path_segment(match.group(1))
+        if model is None:
+            model = model_in_path(path)
         model = rq.checked_model(model).removeprefix("models/")
         tier = parsed.get("service_tier")
         size = RequestSize(len(body), service_tier=tier if type(tier) is str else "")
@@ -141,6 +155,8 @@ class OpenAI:
             _completions_facts(facts, parsed, size)
         else:
             _responses_facts(parsed, size)
+        if not self.asks_usage:
+            facts.wants_usage_chunk = True
         return facts
 
     def edit(self, facts: Facts, body: bytes, *, clamp: int | None, inject_usage: bool) -> bytes:
@@ -165,6 +181,8 @@ class OpenAI:
 
     def meter(self, facts: Facts, *, status: int, content_type: str, inject_usage: bool) -> Meter:
         streamed = is_event_stream(content_type, expected=facts.stream and status < 400)
+        if facts.route is not CHAT and (endpoint := self.endpoints.get(facts.route.name)):
+            return endpoint.meter(facts, content_type, streamed=streamed, failed=status >= 400)
         if facts.route is RESPONSES or facts.route is COMPACT:
             responses = ResponsesReader()
             return EventMeter(responses) if streamed else JsonMeter(responses)
@@ -193,6 +211,12 @@ class OpenAI:
         return b"event: error\ndata: " + json.encode(event) + b"\n\n"
 
 
+def model_in_path(path: str) -> str | None:
+    """The deployment or engine a path names."""
+    match = _search_model_in_path(path)
+    return rq.path_segment(match.group(1)) if match else None
+
+
 def _chat_facts(facts: Facts, body: dict[str, object], size: RequestSize) -> None:
     messages = body.get("messages")
     if type(messages) is not list:
@@ -211,7 +235,7 @@ def _chat_facts(facts: Facts, body: dict[str, object], size: RequestSize) -> Non
     if tools:
         _scan_tools(tools, size)
     traits = model_traits(facts.model)
-    if traits.searches or "web_search_options" in body:
+    if traits.searches or body.get("web_search_options") is not None:
         size.tool_windows = rq.NO_OWN_BOUND
         size.web_searches = size.web_searches or 1
         facts.searches = True

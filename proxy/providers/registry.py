@@ -1,18 +1,73 @@
-"""The dialects by name. A dialect that contradicts its own route table stops the start."""
+"""The dialects and the hosts by name: a provider's file is listed here, and nowhere else.
+
+A dialect that contradicts its own route table stops the start.
+"""
 
 from collections.abc import Callable, Mapping
 
-from proxy.providers.anthropic import Anthropic
+from proxy.providers import (
+    anthropic,
+    azure,
+    bedrock,
+    cohere,
+    gemini,
+    groq,
+    mistral,
+    ollama,
+    openai,
+    openrouter,
+    perplexity,
+    together,
+    vertex,
+    voyage,
+    writer,
+    xai,
+)
 from proxy.providers.base import Dialect
-from proxy.providers.bedrock import Bedrock
-from proxy.providers.gemini import Gemini
-from proxy.providers.openai import OpenAI
-from proxy.providers.vertex import Vertex
+from proxy.providers.hosts import COMPATIBLE_HOSTS
 
 _DIALECTS: dict[str, Callable[[str], Dialect]] = {
-    cls.name: cls for cls in (OpenAI, Anthropic, Gemini, Bedrock, Vertex)
+    "anthropic": anthropic.Anthropic,
+    "azure": azure.Azure,
+    "bedrock": bedrock.Bedrock,
+    "cohere": cohere.Cohere,
+    "gemini": gemini.Gemini,
+    "groq": groq.Groq,
+    "mistral": mistral.Mistral,
+    "ollama": ollama.Ollama,
+    "openai": openai.OpenAI,
+    "openrouter": openrouter.OpenRouter,
+    "perplexity": perplexity.Perplexity,
+    "together": together.Together,
+    "vertex": vertex.Vertex,
+    "voyage": voyage.Voyage,
+    "writer": writer.Writer,
+    "xai": xai.XAI,
 }
 DIALECT_NAMES = tuple(sorted(_DIALECTS))
+
+HOSTS = {
+    host.name: host
+    for host in sorted(
+        (
+            anthropic.HOST,
+            azure.HOST,
+            cohere.HOST,
+            gemini.HOST,
+            groq.HOST,
+            mistral.HOST,
+            ollama.HOST,
+            openai.HOST,
+            openrouter.HOST,
+            perplexity.HOST,
+            together.HOST,
+            voyage.HOST,
+            writer.HOST,
+            xai.HOST,
+            *COMPATIBLE_HOSTS,
+        )
+    )
+}
 
 
 def dialect(name: str, clamp_field: str = "", models: Mapping[str, str] | None = None) -> Dialect:
@@ -20,8 +75,8 @@ def dialect(name: str, clamp_field: str = "", models: Mapping[str, str] | None =
 
     Raises KeyError for an unknown name (see DIALECT_NAMES).
     """
-    if name == Bedrock.name:
-        return Bedrock(clamp_field, models)
+    if name == bedrock.Bedrock.name:
+        return bedrock.Bedrock(clamp_field, models)
     return _DIALECTS[name](clamp_field)
 
 

@@ -36,6 +36,11 @@ def bad(message: str) -> Refusal:
     return Refusal("bad_request", message)
 
 
+def may_name(body: bytes, key: bytes) -> bool:
+    """Whether a JSON text can have this key; False spares parsing it to know."""
+    return key in body or b"\\u" in body  # a key may be spelled in escapes
+
+
 def path_segment(segment: str) -> str:
     """A name in a path, percent-decoded."""
     return unquote(segment) if "%" in segment else segment

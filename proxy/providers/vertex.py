@@ -99,6 +99,7 @@ class Vertex:
 
     name = "vertex"
     credential_header = "authorization"
+    spent_status = 429
 
     def __init__(self, clamp_field: str = "") -> None:
         self._gemini = Gemini(clamp_field)

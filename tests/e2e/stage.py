@@ -230,7 +230,8 @@ def id_of(answer: httpx.Response) -> str:
 
 def error_of(answer: httpx.Response) -> dict[str, Any]:
     """Code and details of a refusal, in whatever dialect."""
-    error = answer.json()["error"]
+    body = answer.json()
+    error = body.get("error", body)  # cohere: the body itself
     if "details" in error and isinstance(error["details"], list):  # gemini
         info = error["details"][0]
         return {"code": info["reason"].lower(), **info["metadata"]}

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from proxy.config_loader import WELL_KNOWN
+from proxy.providers.registry import HOSTS
 from tests.harness import KEY, Running, a_config
 from tests.sdk.sdks import SDKS, Sdk
 
@@ -38,13 +38,13 @@ pytestmark = [
 
 
 def key_of(provider: str) -> str | None:
-    variables = WELL_KNOWN[provider].variables
+    variables = HOSTS[provider].variables
     return next((os.environ[name] for name in variables if os.environ.get(name)), None)
 
 
 def chosen(sdk: Sdk) -> Any:
     """An SDK with a small model; skipped where the key of its provider is not here."""
-    variables = " or ".join(WELL_KNOWN[sdk.provider].variables)
+    variables = " or ".join(HOSTS[sdk.provider].variables)
     lacks_key = pytest.mark.skipif(not key_of(sdk.provider), reason=f"{variables} is not set")
     return pytest.param(replace(sdk, model=MODELS[sdk.provider]), id=sdk.name, marks=lacks_key)
 
@@ -55,7 +55,7 @@ CHOSEN = [chosen(sdk) for sdk in SDKS]
 @pytest.fixture(scope="module")
 def tollkeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     providers = {
-        name: {"base_url": WELL_KNOWN[name].base_url, "dialect": WELL_KNOWN[name].dialect}
+        name: {"base_url": HOSTS[name].base_url, "dialect": HOSTS[name].dialect}
         | {"api_key": key, "prices": name}
         for name in MODELS
         if (key := key_of(name))

@@ -73,13 +73,8 @@ def configuration(directory: Path, provider: ReplayServer, **server: Any) -> Any
         organizations={"acme": {"teams": {"search": {"keys": keys}}}},
         server=server,
         providers={
-            "azure": {
-                "dialect": "openai",
-                "base_url": provider.url,
-                "api_key": "sk-upstream-azure",
-                "api_key_header": "api-key",
-                "prices": "openai",
-            }
+            name: {"dialect": name, "base_url": provider.url, "api_key": f"sk-upstream-{name}"}
+            for name in ("azure", "cohere", "groq", "mistral")
         },
         budgets=[
             {"scope": "key/spent", "limit_usd": 0, "period": "day"},

@@ -203,6 +203,35 @@ def test_the_raw_path_and_query_go_on(tollkeeper: Harness) -> None:
 # --- the other routes ----------------------------------------------------------------------
 
 
+def test_audio_goes_on_as_the_form_it_came_in(tollkeeper: Harness, override: Any) -> None:
+    usage = {"type": "tokens", "input_tokens": 9, "output_tokens": 4, "total_tokens": 13}
+    override("/audio/transcriptions", json_reply({"text": replies.TEXT, "usage": usage}))
+    audio = b"RIFF" + bytes(range(256)) * 400
+    with openai.OpenAI(base_url=f"{tollkeeper.url}/v1", api_key=KEY) as client:
+        text = client.audio.transcriptions.create(
+            model="gpt-4o-transcribe", file=("a.wav", audio), response_format="json"
+        ).text
+    assert text == replies.TEXT
+    (request,) = tollkeeper.provider.requests
+    assert audio in request.body
+    (row,) = tollkeeper.rows()
+    assert (row["route"], row["usage_source"]) == ("audio.transcriptions", "reported")
+    assert (row["input_tokens"], row["output_tokens"]) == (9, 4)
+    assert 0 < float(row["cost_usd"]) <= float(row["hold_usd"])
+
+
+def test_a_form_that_is_announced_otherwise_is_refused(tollkeeper: Harness) -> None:
+    body = b'--a\r\nContent-Disposition: form-data; name="model"\r\n\r\ngpt-4o-transcribe\r\n--a--'
+    for kind in ("multipart/form-data; boundary=b", "application/x-www-form-urlencoded"):
+        connection = http.client.HTTPConnection(tollkeeper.url.removeprefix("http://"))
+        headers = {"authorization": f"Bearer {KEY}", "content-type": kind}
+        connection.request("POST", "/openai/v1/audio/transcriptions", body, headers)
+        reply = connection.getresponse()
+        assert (reply.status, json.loads(reply.read())["error"]["code"]) == (400, "bad_request")
+        connection.close()
+    assert not tollkeeper.provider.requests
+
+
 def test_other_metered_openai_routes(tollkeeper: Harness) -> None:
     with openai.OpenAI(base_url=f"{tollkeeper.url}/v1", api_key=KEY) as client:
         embedded = client.embeddings.create(

