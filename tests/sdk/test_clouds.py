@@ -3,6 +3,7 @@ proxy; the provider's end checks what it is sent."""
 
 import asyncio
 import base64
+import contextlib
 import json
 import ssl
 import threading
@@ -403,8 +404,9 @@ def test_an_exception_in_the_stream(tollkeeper: Harness, override: Any) -> None:
     broken = [*converse_events()[:3], message(headers, b'{"message":"the model broke"}')]
     override("/converse-stream", stream(broken))
     client = boto(f"{tollkeeper.url}/bedrock", KEYS["rich"])
-    with pytest.raises(EventStreamError, match="the model broke"):
-        list(client.converse_stream(modelId=NOVA, messages=HELLO)["stream"])
+    answer = client.converse_stream(modelId=NOVA, messages=HELLO)["stream"]
+    with contextlib.closing(answer), pytest.raises(EventStreamError, match="the model broke"):
+        list(answer)
     assert len(tollkeeper.received) == 1
     (row,) = tollkeeper.rows()
     assert row["usage_source"] == "estimated"
