@@ -7,7 +7,7 @@ from pricing.buckets import NAMES, split
 from pricing.ceiling import Ceiling, ceiling, ceiling_cost, ceiling_usage, output_limit_for
 from pricing.money import ATTO_PER_NANO, nano_from_atto
 from pricing.price import Price
-from pricing.rates import rates_for
+from pricing.rates import Rates, rates_for
 from pricing.usage import Usage
 
 __all__ = [
@@ -77,13 +77,39 @@ def _add(usage: Usage, price: Price, label: str, items: list[Item]) -> int:
         bands = price.plain
     rates = rates_for(bands, usage.input_tokens)
     atto = 0
-    for name, count, rate in zip(NAMES, split(usage), rates, strict=True):
+    for name, count, rate in _usual_parts(usage, rates) or zip(
+        NAMES, split(usage), rates, strict=True
+    ):
         if count:
             items.append((name + label, count, rate))
             atto += count * rate
     if usage.units:
         atto += _add_units(usage, price, label, items)
     return atto
+
+
+def _usual_parts(usage: Usage, rates: Rates) -> tuple[Item, ...] | None:
+    """`split` and rates of a usage of text that writes no cache, as nearly all are; else None."""
+    whole, read = usage.input_tokens, usage.cache_read_tokens
+    out, reasoning = usage.output_tokens, usage.reasoning_tokens
+    if (
+        usage.cache_write_tokens
+        or usage.input_audio_tokens
+        or usage.input_image_tokens
+        or usage.input_video_tokens
+        or usage.cache_read_audio_tokens
+        or usage.cache_read_image_tokens
+        or usage.output_audio_tokens
+        or usage.output_image_tokens
+        or not (0 <= read <= whole and 0 <= reasoning <= out)
+    ):
+        return None
+    return (
+        ("input", whole - read, rates[0]),
+        ("cache_read", read, rates[1]),
+        ("output", out - reasoning, rates[9]),
+        ("reasoning", reasoning, rates[10]),
+    )
 
 
 def _add_units(usage: Usage, price: Price, label: str, items: list[Item]) -> int:

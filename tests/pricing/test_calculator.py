@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pricing.buckets import NAMES, split
 from pricing.calculator import Cost, cost, reported_cost
 from pricing.money import nano_from_atto
 from pricing.price import Price
@@ -203,3 +204,21 @@ def test_a_cost_is_the_sum_of_its_items_rounded_once(tokens: int, cached: int, o
     usage = Usage(input_tokens=tokens, cache_read_tokens=cached, output_tokens=out)
     found = cost(usage, price)
     assert found.nano == nano_from_atto(sum(count * atto for _, count, atto in found.items))
+
+
+COUNTS = ("input_tokens", "output_tokens", "cache_read_tokens", "reasoning_tokens")
+RARE = ("cache_write_tokens", "cache_write_1h_tokens", "input_audio_tokens", "output_image_tokens")
+
+
+@given(
+    st.fixed_dictionaries(
+        dict.fromkeys(COUNTS, st.integers(-10, 2_000)),
+        optional=dict.fromkeys(RARE, st.integers(0, 500)),
+    )
+)
+def test_every_usage_is_billed_by_its_buckets(counts: dict[str, int]) -> None:
+    usage = Usage(**counts)
+    price = a_price(cache_read_input_token_cost="0.0000001", output_cost_per_reasoning_token="0.1")
+    rates = price.plain[0][1]
+    parts = zip(NAMES, split(usage), rates, strict=True)
+    assert cost(usage, price).items == [part for part in parts if part[1]]
