@@ -1,7 +1,6 @@
 """What a call costs at another price version, and what it was priced with."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import astuple
 from typing import Any, NamedTuple
 
 import msgspec
@@ -9,9 +8,9 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.ledger_types import PriceDescription
-from db.models import ModelCost, PriceVersion
+from db.models import ModelCost, Organization, PriceVersion, Team
 from db.repricing_read import StoredCall
-from pricing.book import FREE, Overlay, PriceBook
+from pricing.book import ANY_MODEL, FREE, PriceBook, split_key
 from pricing.calculator import Item, ceiling_cost, cost
 from pricing.price import Price
 from pricing.table import TableInfo
@@ -25,7 +24,6 @@ class Target(NamedTuple):
 
     book: PriceBook
     info: TableInfo
-    overlays: tuple[Overlay, ...] = ()
 
     @property
     def version(self) -> str:
@@ -37,7 +35,7 @@ class Target(NamedTuple):
             sha256=self.info.sha256,
             source=self.info.source,
             effective_from=self.info.effective_from,
-            overlays=[list(astuple(overlay)) for overlay in self.overlays],
+            overlays=self.book.stored(),
             entry=dict(entry),
         )
 
@@ -59,9 +57,14 @@ class NewPrices:
     decides before the book does: rows refer to it, and it is what they are verified against."""
 
     def __init__(
-        self, target: Target, stored: Mapping[int, _Stored], provider_prices: Callable[[str], str]
+        self,
+        target: Target,
+        stored: Mapping[int, _Stored],
+        provider_prices: Callable[[str], str],
+        teams: Mapping[int, tuple[str, str]] | None = None,
     ) -> None:
         self.target = target
+        self._teams = teams or {}  # id -> organization and name
         self._provider_prices = provider_prices
         self._stored = stored
         self._of_version = {
@@ -69,7 +72,7 @@ class NewPrices:
             for each in stored.values()
             if each.version == target.version and each.entry
         }
-        self._prices: dict[tuple[int | None, str, str], Price | None] = {}
+        self._prices: dict[tuple[int, int | None, str, str], Price | None] = {}
         self._compiled: dict[str, Price] = {}
 
     @classmethod
@@ -85,7 +88,11 @@ class NewPrices:
         )
         rows = (await connection.execute(query)).all()
         stored = {id_: _Stored(version, key, entry) for id_, version, key, entry in rows}
-        return cls(target, stored, provider_prices)
+        names = select(Team.id, Organization.name, Team.name).join(
+            Organization, Team.organization_id == Organization.id
+        )
+        teams = {id_: (org, team) for id_, org, team in await connection.execute(names)}
+        return cls(target, stored, provider_prices, teams)
 
     def describe(self, version: str, key: str) -> PriceDescription | None:
         """For the ledger: what rows of this version are to be described with."""
@@ -98,9 +105,10 @@ class NewPrices:
         """None: nothing is known of its usage, or the version has no price for it."""
         if call.usage is None:
             return None
-        names = (call.price_id, call.provider, call.model)
+        team_id = call.team_id if self.target.book.of_teams else 0
+        names = (team_id, call.price_id, call.provider, call.model)
         if names not in self._prices:
-            self._prices[names] = self._find(*names)
+            self._prices[names] = self._find(self._book(team_id), *names[1:])
         price = self._prices[names]
         if price is None:
             return None
@@ -110,30 +118,38 @@ class NewPrices:
         provider = price.provider
 
         def other(model: str) -> Price | None:
-            return self._quoted(provider, model)
+            return self._quoted(self._book(team_id), provider, model)
 
         computed = cost(usage, price, other, at_s=call.at_ms / 1000)
         return NewCost(price, computed.nano, computed.items)
 
-    def _find(self, price_id: int | None, provider: str, model: str) -> Price | None:
+    def _book(self, team_id: int) -> PriceBook:
+        return self.target.book.for_team(*self._teams.get(team_id, ("", "")))
+
+    def _find(
+        self, book: PriceBook, price_id: int | None, provider: str, model: str
+    ) -> Price | None:
         """By the name requested where that leads to the entry the call was priced with, else by
         that entry: the reply may have named another model than the request."""
         was = self._stored.get(price_id) if price_id is not None else None
         name = self._provider_prices(provider)
         if was is None:
-            return self._quoted(name, model)
-        was_provider, _, was_model = was.key.partition("/")
+            return self._quoted(book, name, model)
+        was_name, _ = split_key(was.key)
+        was_provider, _, was_model = was_name.partition("/")
         if was_provider == FREE:
             name = FREE
         if was.version == self.target.version and was.entry:
             return self._compile(was.key, was.entry)
-        requested = self._quoted(name, model)
-        if requested is not None and requested.key == was.key:
+        requested = self._quoted(book, name, model)
+        if requested is not None and split_key(requested.key)[0] == was_name:
             return requested
-        return self._quoted(was_provider, was_model) or requested
+        if was_model.split("+")[0] == ANY_MODEL:  # it was no table's price: nothing tells more
+            return requested
+        return self._quoted(book, was_provider, was_model) or requested
 
-    def _quoted(self, provider: str, model: str) -> Price | None:
-        quoted = self.target.book.quote(provider, model)
+    def _quoted(self, book: PriceBook, provider: str, model: str) -> Price | None:
+        quoted = book.quote(provider, model)
         if quoted is None:
             return None
         entry = self._of_version.get(quoted.key)

@@ -11,6 +11,7 @@ from db.journal_records import FLAG_REPORTED_COST
 from db.models import ModelCost, UsageCost
 from db.streaming import stream
 from db.verify_types import Finding, call_name
+from pricing.book import split_key
 from pricing.calculator import PROVIDER_FIGURE, ceiling_cost, cost
 from pricing.errors import PricingError
 from pricing.money import ATTO_PER_NANO, nano_from_atto, usd_from_nano
@@ -58,7 +59,8 @@ class Prices:
     def other(self, id_: int, model: str) -> Price | None:
         """The price of another model in the same price version; None: not stored."""
         version_id, key, _ = self._entries[id_]
-        other = self._ids.get((version_id, f"{key.partition('/')[0]}/{model}"))
+        name, team = split_key(key)
+        other = self._ids.get((version_id, f"{name.partition('/')[0]}/{model}{team}"))
         return None if other is None else self.price(other)
 
 

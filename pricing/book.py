@@ -15,7 +15,7 @@ from pricing.price import Price, is_priced
 from pricing.rates import INPUT
 from pricing.table import PriceTable
 
-__all__ = ["FREE", "Overlay", "OverlayLike", "PriceBook"]
+__all__ = ["ANY_MODEL", "FREE", "Overlay", "OverlayLike", "PriceBook", "split_key"]
 
 _Make = Callable[[str, str], Price | None]
 
@@ -212,6 +212,12 @@ class PriceBook:
 
     def _key(self, provider: str, model: str) -> str:
         return f"{provider}/{model}{self._label}"
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """A price's key without and with only what tells the overlays of teams apart."""
+    found = _OF_TEAM.fullmatch(key)
+    return (found[1], f"#{found[2]}") if found is not None else (key, "")
 
 
 def _version(table_id: str, stored: list[Any]) -> str:

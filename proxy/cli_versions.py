@@ -1,7 +1,7 @@
 """A price version by its name: the configured one, a table's, or one that rows refer to."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import select
@@ -9,14 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.models import PriceVersion
 from db.repricing_prices import Target
-from pricing.book import Overlay, PriceBook
-from pricing.money import atto_from_usd
-from pricing.table import PriceTable, TableInfo, choose_table, list_tables
+from pricing.book import PriceBook
+from pricing.table import PriceTable, TableInfo, choose_table, known_tables
 from proxy.cli import Failure
 from proxy.config import Pricing
 
 CONFIGURED = "configured"
-TOKENS_PER_MTOK = 10**6
 
 
 async def find_version(connection: AsyncConnection, name: str, pricing: Pricing) -> Target:
@@ -24,9 +22,9 @@ async def find_version(connection: AsyncConnection, name: str, pricing: Pricing)
     configured = configured_version(pricing)
     if name in (CONFIGURED, configured.version):
         return configured
-    tables = {info.id: info for info in list_tables()}
+    tables = {info.id: info for info in known_tables(pricing.tables_dir)}
     if name in tables:
-        return _target(tables[name], (), None)
+        return _target(tables[name], ())
     query = select(PriceVersion).where(PriceVersion.version == name)
     row: Any = (await connection.execute(query.with_only_columns(PriceVersion.__table__))).first()
     if row is None:
@@ -36,30 +34,24 @@ async def find_version(connection: AsyncConnection, name: str, pricing: Pricing)
 
 
 def configured_version(pricing: Pricing) -> Target:
-    """What new calls are priced with after a restart or SIGHUP. Raises PricingError."""
-    info = choose_table(list_tables(), datetime.now(UTC).date().isoformat(), pricing.table)
-    return _target(info, tuple(map(Overlay.of, pricing.overlays)), _unpriced(pricing))
+    """What new calls are priced with. Raises PricingError."""
+    today = datetime.now(UTC).date().isoformat()
+    info = choose_table(known_tables(pricing.tables_dir), today, pricing.table)
+    return Target(PriceBook.configured(PriceTable.open(info.path, info.sha256), pricing), info)
 
 
 def _made_again(row: Any, tables: dict[str, TableInfo], pricing: Pricing) -> Target:
     info = tables.get(row.table_id)
     if info is None or info.sha256 != row.sha256:
         raise Failure(f"price version {row.version}: its table {row.table_id!r} is not here")
-    overlays = tuple(Overlay(*values) for values in row.overlays)
-    for unpriced in (None, _unpriced(pricing)):  # the rate is part of the name, not stored
-        target = _target(info, overlays, unpriced)
+    # A rate is part of the name; versions of before it was stored may have had the one of now.
+    rates = [part for part in configured_version(pricing).book.stored() if isinstance(part, dict)]
+    for parts in (row.overlays, [*row.overlays, *rates]):
+        target = _target(info, parts)
         if target.version == row.version:
             return target
     raise Failure(f"price version {row.version}: pricing.unpriced_usd_per_mtok was another one")
 
 
-def _target(info: TableInfo, overlays: tuple[Overlay, ...], unpriced: int | None) -> Target:
-    table = PriceTable.open(info.path, info.sha256)
-    book = PriceBook(table, overlays, unpriced_atto_per_token=unpriced)
-    return Target(book, info, overlays)
-
-
-def _unpriced(pricing: Pricing) -> int | None:
-    if pricing.unpriced != "ceiling":
-        return None
-    return atto_from_usd(Decimal(pricing.unpriced_usd_per_mtok) / TOKENS_PER_MTOK)
+def _target(info: TableInfo, parts: Sequence[Any]) -> Target:
+    return Target(PriceBook.from_stored(PriceTable.open(info.path, info.sha256), parts), info)

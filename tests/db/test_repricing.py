@@ -371,10 +371,44 @@ async def test_passes_at_other_models_follow_the_version_too(shop, targets):
 async def test_an_overlay_on_the_name_requested_counts(shop, targets, tmp_path):
     table = a_table(tmp_path, {("openai", "model-1"): an_entry()}, "half")
     overlays = [Overlay(model="model-1", discount_percent="50")]
-    half = Target(PriceBook(table, overlays), table.info, tuple(overlays))
+    half = Target(PriceBook(table, overlays), table.info)
     await shop.sell(targets["old"], [USED])
     assert await shop.reprice(half) == (1, -1_000_000)
     assert await verify(shop.engine) == []
+
+
+async def test_a_team_is_repriced_with_its_own_overlays(shop, targets, tmp_path):
+    table = a_table(tmp_path, {("openai", "model-1"): an_entry()}, "teams")
+    overlays = [
+        Overlay(discount_percent="90", team="other/*"),
+        Overlay(discount_percent="50", team="acme/search"),
+    ]
+    target = Target(PriceBook(table, overlays), table.info)
+    await shop.sell(targets["old"], [USED])
+    assert await shop.reprice(target) == (1, -1_000_000)
+    assert await shop.reprice(target, "again") == (0, 0)
+    assert await verify(shop.engine) == []
+    # Calls that were priced for the team already, and back to the price of everybody.
+    own = Target(target.book.for_team("acme", "search"), table.info)
+    shop.describe = lambda version, key: target.described(target.book.by_key(key).entry)
+    await shop.drain(*sold(shop, own))
+    assert await shop.reprice(target, "theirs") == (0, 0)
+    assert await verify(shop.engine) == []
+    assert await shop.reprice(targets["old"], "back") == (2, 2_000_000)
+    assert await verify(shop.engine) == []
+
+
+def sold(shop, target):
+    """One call of `USED` at a version's price."""
+    price = target.book.quote("openai", "model-1")
+    hold = shop.hold(target, price, "model-1", NOW_MS)
+    computed = cost(USED, price)
+    amounts = zip(WINDOWS, (computed.nano, USED.total_tokens), strict=True)
+    settle = a_settle(
+        hold, charges=list(amounts), usage=USED.as_dict(), model=price.key,
+        price_version=target.version, cost_nano=computed.nano, cost_items=computed.items,
+    )  # fmt: skip
+    return [(hold, settle)]
 
 
 # --- interrupted ---------------------------------------------------------------------------

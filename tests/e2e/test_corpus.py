@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from pricing.buckets import NAMES
+from pricing.units import kind_of
 from tests import corpus
 from tests.corpus import body_of, dialect_of
 from tests.harness import KEY, Running, a_config
@@ -158,7 +158,7 @@ def token_cost(row: dict[str, Any]) -> Decimal:
     """The part of a row's cost that is tokens: recorded expectations exclude tool fees."""
     total = Decimal(0)
     for item in row["cost_items"]:
-        if item["item"].partition("@")[0] in NAMES:  # not a tool's fee
+        if kind_of(item["item"]) != "tool":
             total += Decimal(item["usd"])
     return total
 

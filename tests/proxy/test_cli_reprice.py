@@ -14,7 +14,7 @@ from tests.proxy.cli_runner import CONFIG, Tollkeeper
 from tests.proxy.ledger_rows import key_ids, writing
 
 HALF = 'pricing: {overlays: [{provider: openai, discount_percent: "50"}]}\n'
-TABLE = list_tables()[0]
+TABLE = list_tables()[-1]
 SINCE = ("--since", "2026-01-01")
 CALLS = 3
 
