@@ -37,6 +37,9 @@ _INPUT_ONLY_MODES = frozenset({"embedding", "rerank", "moderation"})
 # An image's tokens follow its pixels: the most seen on any model, unless the entry knows better.
 IMAGE_TOKENS_MAX = 8_500
 
+# The largest context window anybody sells, where an entry names the usual one only.
+LARGE_WINDOW = 1_000_000
+
 # What a call to a model declared free is taken to use at most, each way.
 FREE_TOKENS_MAX = 131_072
 
@@ -152,6 +155,9 @@ class Price:
         self._bands: dict[tuple[str, str, bool], Bands] = {}
         self._dearest: dict[tuple[tuple[str, ...], bool], tuple[tuple[int, int, int], ...]] = {}
         self.plain = self._compiled("", "", False)
+        # Prices for prompts beyond the very window: it is larger for those who ask for that.
+        if self.max_input_tokens in (self.plain[-1][0], self.plain[-1][0] + 1):
+            self.max_input_tokens = LARGE_WINDOW
 
     @classmethod
     def compile(cls, provider: str, model: str, entry: Mapping[str, Any], key: str = "") -> Self:

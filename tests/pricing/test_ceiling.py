@@ -131,6 +131,17 @@ def test_only_context_sizes_within_reach_count() -> None:
     assert bound_nano(a_price(input_cost_per_token_above_200k_tokens="0"), 300_000) == 300_000_000
 
 
+@pytest.mark.parametrize(
+    ("window", "held"), [(199_000, 199_000), (200_000, 1_000_000), (400_000, 400_000)]
+)
+def test_prices_beyond_the_very_window_tell_of_a_larger_one(window: int, held: int) -> None:
+    # Claude Sonnet 4.5: 200,000 tokens, and a million for those who send the beta's header.
+    rates = {"input_cost_per_token_above_200k_tokens": "0.000006"}
+    price = a_price(max_input_tokens=window, **rates)
+    assert input_bound(price, windowed=True) == held
+    assert input_bound(price, body_bytes=2_000_000) == held
+
+
 def test_only_tiers_within_reach_count() -> None:
     prices = {"input_cost_per_token_priority": "0.000002", "input_cost_per_token_ultrafast": "1"}
     assert bound_nano(a_price(**prices)) == 2 * 10**9
