@@ -1,7 +1,9 @@
 """Migrations up and down, and the live schema against the models."""
 
 import re
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -17,6 +19,7 @@ from db.models import Base, CostAdjustment, CostAnalytics, Epoch, Revision, Usag
 from db.schema_diff import differences
 from db.schema_live import live_tables
 from tests.factories import a_row, a_stored_key, a_stored_price, insert_rows, roll_up
+from tests.source_code import ROOT
 
 
 @pytest.fixture
@@ -278,3 +281,22 @@ async def test_message_lists_five_problems_and_counts_the_rest():
     mismatch = SchemaMismatch([f"problem {n}" for n in range(7)], "Fix it")
     assert re.fullmatch(r".*problem 4; and 2 more\. Fix it", str(mismatch))
     assert len(mismatch.problems) == 7
+
+
+def test_a_new_file_is_migrated_in_a_process_of_its_own(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/ledger.db"
+    code = (
+        "import asyncio, sys; from db import schema; from db.engine import open_engine;"
+        f"schema.migrate_apart({url!r}); schema.migrate_apart({url!r});"
+        f"asyncio.run(schema.check(open_engine({url!r}))); assert 'alembic' not in sys.modules;"
+        f"schema.migrate_apart('sqlite+aiosqlite:///{tmp_path}/none/ledger.db')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
