@@ -112,7 +112,8 @@ def test_a_call_is_relayed_byte_for_byte_and_has_one_exact_row(stage: Stage, sha
     assert answer.headers["content-type"] == shape.content_type
     assert answer.headers["x-request-id"] == "req-of-provider"
     assert "x-tollkeeper-clamped-max-tokens" not in answer.headers
-    assert float(answer.headers["x-tollkeeper-remaining-usd"]) == pytest.approx(1000, abs=1)
+    # As last known: an eighth of the limit may be on its way back to control.
+    assert 874 < float(answer.headers["x-tollkeeper-remaining-usd"]) <= 1000
     assert answer.headers.get("x-tollkeeper-cost-usd") == (None if shape.stream else shape.cost)
     row = stage.row(answer)
     assert 0 <= row.pop("duration_ms") < 10_000
@@ -501,7 +502,7 @@ def test_statuses_of_free_routes_pass(stage: Stage, status: int) -> None:
     assert (answer.status_code, answer.content, answer.headers["x-more"]) == (status, b"", "1")
 
 
-@pytest.mark.parametrize("path", ["/v1/images/generations", "/v1/anything", "/v1/messages/batches"])
+@pytest.mark.parametrize("path", ["/v1/videos", "/v1/anything", "/v1/messages/batches"])
 def test_unmetered_routes_are_refused(stage: Stage, path: str) -> None:
     answer = stage.http.post(path, content=b"{}", headers=stage.headers(CHAT))
 
