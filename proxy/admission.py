@@ -44,6 +44,23 @@ class Terms(NamedTuple):
 async def admit(call: Call, budgets: Budgets, learned: Learned, now_s: float) -> None:
     """Hold what the call may need in every budget it belongs to, or refuse it."""
     terms = find_terms(call, budgets)
+    assert call.facts is not None
+    size = call.facts.size
+    asked = size.output_limit
+    result = await attempt(call, terms, budgets, learned, now_s)
+    if result.kind == "spent" and call.clamped is not None:
+        # Part of what it was clamped to has been spent while it waited: clamp it anew.
+        size.output_limit, call.clamped = asked, None
+        result = await attempt(call, terms, budgets, learned, now_s)
+    if result.held is None:
+        raise refusal(result)
+    call.held = result.held
+
+
+async def attempt(
+    call: Call, terms: Terms, budgets: Budgets, learned: Learned, now_s: float
+) -> HoldResult:
+    """Plan, clamp and hold. Raises Refusal for what no waiting can change."""
     bounds, plan = find_plan(call, terms, budgets, learned, now_s)
     check_cost_cap(call, bounds.ceiling)
     cap = exceeded_cap(terms.caps, bounds) if terms.caps else None
@@ -51,13 +68,10 @@ async def admit(call: Call, budgets: Budgets, learned: Learned, now_s: float) ->
         needed = bounds.needed(cap)
         raise spent_refusal(cap, spent=0, held=0, needed=needed, resets_at_s=None)
     if plan is None:
-        raise refusal(HoldResult("outage"))
+        return HoldResult("outage")
     assert call.hold is not None
     record = hold_record(call, call.hold)
-    result = budgets.hold_at_once(record, plan) or await budgets.hold(record, plan, now_s)
-    if result.held is None:
-        raise refusal(result)
-    call.held = result.held
+    return budgets.hold_at_once(record, plan) or await budgets.hold(record, plan, now_s)
 
 
 def find_terms(call: Call, budgets: Budgets) -> Terms:

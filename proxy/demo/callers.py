@@ -48,7 +48,9 @@ class Sdks:
             try:
                 call(prompt)
             except self._refusals as exc:
-                if getattr(exc, "status_code", exc.code) != TOO_MANY_REQUESTS:
+                # Google's errors have a `code` that is a status, OpenAI's one that is a word.
+                status = getattr(exc, "status_code", None) or getattr(exc, "code", None)
+                if status != TOO_MANY_REQUESTS:
                     raise
                 return _refused(caller, exc)
             return None

@@ -1,15 +1,21 @@
 """What a call holds in strict and in soft budgets, and what the clamp makes of it."""
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 
+from db.journal_records import Hold
 from pricing.ceiling import Ceiling, ceiling
 from pricing.usage import RequestSize, Usage
-from proxy.admission import Terms, clamped_limit, find_bounds
-from proxy.holds import Bounds
+from proxy.admission import Terms, admit, clamped_limit, find_bounds
+from proxy.errors import Refusal
+from proxy.holds import Bounds, HeldCall, HoldResult
 from proxy.learned import REPLIES_MIN, Learned
+from proxy.principal import OwnHeaders
 from proxy.providers.base import Facts, Route
 from proxy.wire import BudgetEntry
-from tests.factories import a_bound, a_budget, a_price
+from tests.factories import a_bound, a_budget, a_key, a_price
 
 PRICE = a_price()  # 1,000 and 10,000 nano-USD per token, at most 8,000 out
 BODY_BYTES = 500
@@ -121,3 +127,66 @@ def test_tokens_clamp_by_tokens() -> None:
     tokens = a_budget(unit="tokens")
     assert clamp(tokens, Bounds(bound), 8 * 5_000) == 3_000
     assert clamp(COUNT, Bounds(bound), 0) is None
+
+
+class Crowd:
+    """Budgets with little money left, of which some is spent while the first attempt waits."""
+
+    def __init__(self, *free: int) -> None:
+        self.free_now = list(free)
+        self.held: list[int] = []
+
+    def free(self, budget: BudgetEntry, now_s: float) -> int:
+        return self.free_now[0]
+
+    def plan(self, call_id: bytes, nano: int, *_: object, **__: object) -> HeldCall:
+        plan = HeldCall(call_id, nano)
+        plan.crowded = True
+        return plan
+
+    def hold_at_once(self, record: Hold, plan: HeldCall) -> None:
+        return None
+
+    async def hold(self, record: Hold, plan: HeldCall, now_s: float) -> HoldResult:
+        self.held.append(plan.ceiling_nano)
+        if len(self.free_now) > 1:
+            self.free_now.pop(0)
+        if plan.ceiling_nano > self.free_now[0]:
+            return HoldResult("spent", budget=STRICT)
+        return HoldResult("held", plan)
+
+
+def a_call(size: RequestSize) -> Any:
+    route = Route("chat.completions", "metered", "chat")
+    terms = Terms.of(PRICE, (a_budget(clamp=True, clamp_min_tokens=1),))
+    key = a_key()
+    principal = SimpleNamespace(key=key, project_id=0, user="")
+    provider = SimpleNamespace(name="openai", prices="openai")
+    arrival = SimpleNamespace(
+        principal=principal, provider=provider, terms=lambda model: terms, keep=None
+    )
+    return SimpleNamespace(
+        **{"arrival": arrival, "facts": Facts(route, "model-1", False, size, {})},
+        **{"own": OwnHeaders(), "price": PRICE, "clamped": None, "call_id": b"c" * 16, "at_ms": 0},
+        state=SimpleNamespace(prices=SimpleNamespace(version="v")),
+    )
+
+
+@pytest.mark.parametrize(("asked", "left"), [(None, 5_000_000), (7_000, 40_000_000)])
+async def test_what_is_spent_meanwhile_is_clamped_away_again(asked: int | None, left: int) -> None:
+    crowd = Crowd(50_000_000, left)
+    call = a_call(RequestSize(body_bytes=BODY_BYTES, output_limit=asked))
+    await admit(call, cast(Any, crowd), Learned(), 0.0)
+    first, second = crowd.held
+    assert second <= left < first
+    assert call.held.ceiling_nano == crowd.held[-1]
+    assert call.clamped == call.facts.size.output_limit
+
+
+async def test_no_clamp_helps_a_budget_that_is_spent() -> None:
+    crowd = Crowd(50_000_000, 1_000)
+    call = a_call(RequestSize(body_bytes=BODY_BYTES, output_limit=7_000))
+    with pytest.raises(Refusal) as caught:
+        await admit(call, cast(Any, crowd), Learned(), 0.0)
+    assert caught.value.code == "budget_exceeded"
+    assert len(crowd.held) == 2
