@@ -1,7 +1,7 @@
 """What the head of a request says: where its call goes, whose it is, what is sent upstream.
 
 An SDK sends the same head with every call on a connection, but for the length of the body. A
-connection keeps what its last head said (`server_connection.py`), so that a call on a kept
+connection keeps what its last head said (`server_direct.py`), so that a call on a kept
 connection is routed and authenticated by one comparison of bytes. It holds for one snapshot: a
 revoked key or a changed provider makes a new one.
 """
