@@ -21,6 +21,7 @@ from load import CHAT, EVENTS
 from targets import HERE, HOME, TARGETS, Target
 
 TARGET_CORE = "0"
+REST_S, REST_LOAD, REST_S_MAX = 0.25, 0.06, 10.0  # at rest: less than this share of a core
 
 Figures = dict[str, float]
 
@@ -64,9 +65,11 @@ class Run:
         return processes.tree(self.process.pid) if self.process else []
 
     def phase(self, connections: int, seconds: float, *, stream: bool = False) -> load.Result:
-        """Drive the target; adds CPU per call: of all its processes, and of its children."""
+        """Drive the target; adds CPU per call: of all its processes, and of its children. What
+        it has put off until the load is over counts too."""
         before = processes.cpu_s(self.family())
         result = load.run(self.target, connections, seconds, stream=stream)
+        self.rest()
         used = processes.cpu_s(self.family())
         for pid, seconds_before in before.items():
             used[pid] = used.get(pid, seconds_before) - seconds_before
@@ -75,6 +78,16 @@ class Run:
         root = used[self.process.pid] if self.process else 0.0
         result["child_cpu_us"] = result["cpu_us"] - root * us_per_call
         return result
+
+    def rest(self) -> None:
+        """Wait until the target has nothing left to do."""
+        used, deadline = 0.0, time.monotonic() + REST_S_MAX
+        while time.monotonic() < deadline:
+            now = sum(processes.cpu_s(self.family()).values())
+            if now - used < REST_S * REST_LOAD:
+                return
+            used = now
+            time.sleep(REST_S)
 
     def memory(self, when: str) -> None:
         family = self.family()

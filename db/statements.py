@@ -6,6 +6,7 @@ for the rows; handing the driver its SQL and tuples keeps a flush cheap.
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import (
@@ -65,21 +66,21 @@ class Statement:
     def __init__(self, build: Callable[[Any], Any], parameters: tuple[str, ...]) -> None:
         self._build = build
         self._parameters = parameters
-        self._compiled: dict[str, tuple[str, list[int] | None]] = {}
+        self._compiled: dict[str, tuple[str, Callable[[Row], Row] | None]] = {}
 
     def many(self, connection: Connection, rows: list[Row]) -> CursorResult[Any]:
-        sql, order = self._sql(connection)
-        if order is not None:
-            rows = [tuple([row[index] for index in order]) for row in rows]
+        sql, ordered = self._sql(connection)
+        if ordered is not None:
+            rows = list(map(ordered, rows))
         return connection.exec_driver_sql(sql, rows)
 
     def one(self, connection: Connection, row: Row) -> CursorResult[Any]:
-        sql, order = self._sql(connection)
-        if order is not None:
-            row = tuple([row[index] for index in order])
+        sql, ordered = self._sql(connection)
+        if ordered is not None:
+            row = ordered(row)
         return connection.exec_driver_sql(sql, row)
 
-    def _sql(self, connection: Connection) -> tuple[str, list[int] | None]:
+    def _sql(self, connection: Connection) -> tuple[str, Callable[[Row], Row] | None]:
         name = connection.dialect.name
         known = self._compiled.get(name)
         if known is None:
@@ -87,7 +88,7 @@ class Statement:
             compiled = statement.compile(dialect=connection.dialect)
             order = [self._parameters.index(bound) for bound in compiled.positiontup or ()]
             straight = order == list(range(len(self._parameters)))
-            known = self._compiled[name] = (str(compiled), None if straight else order)
+            known = self._compiled[name] = (str(compiled), None if straight else itemgetter(*order))
         return known
 
 

@@ -1,12 +1,11 @@
 """How the ledger's transactions are run: one at a time, each as one function on a connection.
 
-PostgreSQL goes through its asynchronous driver. SQLite gets a thread and a connection of its own:
+PostgreSQL goes through its asynchronous driver. SQLite gets threads and a connection of its own:
 a whole transaction costs one hop between threads instead of one per statement.
 """
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -16,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from db.engine import open_engine, open_sqlite_writer
 from db.errors import reason
 from db.ledger_types import OutcomeUnknown
+from db.threads import Threads
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
@@ -46,10 +46,12 @@ def is_retryable(error: BaseException) -> bool:
     return state.startswith(RETRYABLE_SQLSTATES)
 
 
-def open_transactions(url: str) -> Transactions:
-    """Raises DatabaseUnusable."""
+def open_transactions(url: str, threads: Threads | None = None) -> Transactions:
+    """`threads`: where SQLite's are run. Raises DatabaseUnusable."""
     engine = open_sqlite_writer(url)
-    return AsyncTransactions(open_engine(url)) if engine is None else ThreadTransactions(engine)
+    if engine is None:
+        return AsyncTransactions(open_engine(url))
+    return ThreadTransactions(engine, threads or Threads())
 
 
 def _run(connection: Connection, work: Work[T]) -> T:
@@ -82,15 +84,14 @@ class AsyncTransactions:
 class ThreadTransactions:
     """The connection stays open between transactions; one that failed is not used again."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, threads: Threads) -> None:
         self._engine = engine
         self.dialect = engine.dialect.name
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._threads = threads
         self._connection: Connection | None = None
 
     async def run(self, work: Work[T]) -> T:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._run, work)
+        return await self._threads.run(lambda: self._run(work))
 
     def _run(self, work: Work[T]) -> T:
         if self._connection is None:
@@ -107,6 +108,6 @@ class ThreadTransactions:
             connection.close()
 
     async def close(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
-        self._thread.shutdown()
+        await self._threads.run(self._disconnect)
+        self._threads.close()
         self._engine.dispose()

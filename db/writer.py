@@ -32,6 +32,7 @@ from db.ledger_types import (
     OutcomeUnknown,
     Position,
 )
+from db.threads import Threads
 from db.transactions import is_retryable
 
 T = TypeVar("T")
@@ -88,6 +89,7 @@ class Writer:
         *,
         boot_id: str,
         always_synced: bool,
+        threads: Threads | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         batch_bytes: int = BATCH_BYTES,
     ) -> None:
@@ -98,6 +100,7 @@ class Writer:
         self._dead_letters = dead_letters
         self._boot_id = boot_id
         self._always_synced = always_synced  # `sync: always`: a power cut takes nothing
+        self._threads = threads or Threads()
         self._sleep = sleep
         self._batch_bytes = batch_bytes
         self._journals: dict[bytes, _Journal] = {}
@@ -141,14 +144,14 @@ class Writer:
         each. True: there is more. Raises what the database keeps raising after a few
         attempts; what was not committed stays pending. Raises DatabaseRestored."""
         for _ in range(rounds):
-            if not self._read():
+            if not await self._threads.run(self._read):
                 return False
             await self._commit()
         return any(j.pending or not j.reader.caught_up for j in self._journals.values())
 
     async def sync(self) -> None:
         """Put on disk all there is of the journals: before money leaves the host (rule 6)."""
-        await asyncio.to_thread(self._sync_unread)
+        await self._threads.run(self._sync_unread)
 
     def _sync_unread(self) -> None:
         self._sync(self._journals.values())
@@ -203,7 +206,7 @@ class Writer:
 
     async def _commit(self) -> None:
         journals = [journal for journal in self._journals.values() if journal.pending]
-        await self.retry(lambda: asyncio.to_thread(self._sync, journals))
+        await self.retry(lambda: self._threads.run(lambda: self._sync(journals)))
         try:
             await self.retry(lambda: self._commit_together(journals))
         except LedgerError:
@@ -336,7 +339,8 @@ def _consumed(settled: list[tuple[Hold, Settle]], lost: list[Hold]) -> dict[Wind
     for hold, settle in settled:
         if hold.backed:
             for (window, amount), (_, held) in zip(settle.charges, settle.held, strict=True):
-                consumed[window] = consumed.get(window, 0) + min(amount, held)
+                taken = amount if amount < held else held
+                consumed[window] = consumed.get(window, 0) + taken
     for hold in lost:
         if hold.backed:
             for window, amount in hold.amounts:

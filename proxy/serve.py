@@ -17,6 +17,7 @@ from proxy import __version__
 from proxy.config import Config, ConfigError
 from proxy.config_loader import load
 from proxy.control.supervisor import Supervisor, WorkerProcess, spawn
+from proxy.heap import settle_heap
 from proxy.serve_log import configure_logging
 from proxy.upstream_origin import Proxies
 
@@ -28,6 +29,8 @@ log = logging.getLogger("tollkeeper")
 BACKLOG = 2048
 SILENT_S = 15.0  # a worker sends its status each flush interval: one that does not hangs
 SILENT_INTERVALS = 4
+LEDGER_NICE = 15  # 3 % of a core that a worker would use all of
+GARBAGE = 50_000  # objects between two looks; those of a batch of rows are freed without one
 
 
 def serve(path: Path | None) -> int:
@@ -90,7 +93,7 @@ async def run(
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
-    control = Control(config, SYSTEM_CLOCK)
+    control = Control(config, SYSTEM_CLOCK, ledger_nice=LEDGER_NICE)
     silent_s = max(SILENT_S, SILENT_INTERVALS * config.journal.flush_interval_ms / 1000)
     supervisor = Supervisor(control.connect, listener, silent_s=silent_s)
     await supervisor.start(workers)
@@ -100,6 +103,7 @@ async def run(
         await control.start()
         await admin.start([admin_listener])
         log.info("ready", extra=_ready(config, control, began))
+        settle_heap(GARBAGE)
         code = await _until_stopped(stop, control)
     finally:
         reloading.cancel()

@@ -7,7 +7,6 @@ is in flight, closes its journal and exits.
 
 import argparse
 import asyncio
-import gc
 import os
 import signal
 import socket
@@ -23,6 +22,7 @@ from pricing.errors import PricingError
 from proxy.budgets import Budgets
 from proxy.channel import connect
 from proxy.gateway import Gateway
+from proxy.heap import settle_heap
 from proxy.server import Server
 from proxy.state import State
 from proxy.telemetry import Telemetry
@@ -217,14 +217,6 @@ class Worker:
         self._channel.close()
 
 
-def settle_heap() -> None:
-    """What is loaded by now stays: the collector need not look at it again, nor look as often as
-    it does in a program whose garbage has cycles."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GARBAGE, 20, 20)
-
-
 async def run(control: socket.socket, listener: socket.socket) -> None:
     """The life of a worker process."""
     try:
@@ -238,7 +230,7 @@ async def run(control: socket.socket, listener: socket.socket) -> None:
         telemetry.close()
         sys.exit(1)
     assert worker.welcome is not None
-    settle_heap()
+    settle_heap(GARBAGE)
     server = Server(
         gateway,
         direct=gateway.handle,

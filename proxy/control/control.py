@@ -20,6 +20,7 @@ from db.errors import reason
 from db.journal import JournalError
 from db.ledger_types import JournalState, LedgerError
 from db.price_versions import store_version
+from db.threads import Threads
 from db.transactions import is_retryable
 from pricing.table import TABLES_DIR
 from proxy.config import Config
@@ -41,6 +42,7 @@ HOUSEKEEPING_S = 60.0
 CLOCK_SKEW_MS_MAX = 2_000
 SLOW_TURN_S = 1.0  # a turn that takes longer is an outage to those who wait for it
 OUTAGE_WAIT_S_MAX = 2.0
+BACKLOG_BYTES = 8 * 2**20  # beyond it the ledger gets its share of the core; some 20,000 calls
 STOP_SLACK_S = 5.0  # beyond `drain_s`, for workers that do not go
 FINAL_TURNS = 50
 FINAL_S = 10.0
@@ -59,7 +61,9 @@ class Control:
     """`start`, `connect` workers, `stop`. Once `fatal` is set it must be stopped, and started anew
     with a new epoch."""
 
-    def __init__(self, config: Config, clock: Clock, *, tables: Path = TABLES_DIR) -> None:
+    def __init__(
+        self, config: Config, clock: Clock, *, tables: Path = TABLES_DIR, ledger_nice: int = 0
+    ) -> None:
         self.config = config
         self.clock = clock
         self.fatal = asyncio.Event()
@@ -67,6 +71,7 @@ class Control:
         self.parts: Parts | None = None
         self.counts = Counts()
         self._prices = Prices(tables)
+        self._threads = Threads(ledger_nice)
         self._selected: PricesEntry | None = None
         self._dead_letters = DeadLetters(Path(config.journal.dir))
         self._sessions: set[Session] = set()
@@ -115,6 +120,7 @@ class Control:
             self._selected.version,
             self._dead_letters,
             self.clock.now_ms,
+            self._threads,
         )
         await self._refresh(self.parts)
         for channel in self._early:
@@ -166,7 +172,7 @@ class Control:
             with contextlib.suppress(TimeoutError):
                 drain_s = self.config.server.drain_s + STOP_SLACK_S
                 await asyncio.wait_for(self._all_gone.wait(), drain_s)
-        self._stopping = True
+        self._stopping = self._threads.hurry = True
         self._wake.set()
         for session in list(self._sessions):
             session.close()
@@ -246,6 +252,8 @@ class Control:
     async def _work(self, parts: Parts) -> None:
         if self._failures:  # a turn that finds nothing to do would prove nothing
             await self._show_life(parts)
+        behind = parts.writer.backlog_bytes() > BACKLOG_BYTES
+        self._threads.hurry = behind or parts.leases.waiting > 0
         await self._join(parts)
         if self._is_due("flush", self.config.journal.flush_interval_ms / 1000):
             parts.recovery.seal()

@@ -13,6 +13,7 @@ from db.engine import open_engine
 from db.journal import JournalError, Lock, lock_control
 from db.ledger import Ledger
 from db.price_versions import StoredVersion, load_versions, store_version
+from db.threads import Threads
 from db.transactions import Transactions, open_transactions
 from db.writer import Writer
 from proxy.config import Config
@@ -32,6 +33,7 @@ class Parts:
     """What exists once control has started."""
 
     lock: Lock
+    threads: Threads
     transactions: Transactions
     ledger: Ledger
     writer: Writer
@@ -43,6 +45,7 @@ class Parts:
     async def close(self) -> None:
         self.writer.close()
         await self.ledger.close()
+        self.threads.close()
         self.lock.release()
 
 
@@ -64,6 +67,7 @@ async def open_parts(
     version: str,
     dead_letters: DeadLetters,
     now_ms: Callable[[], int],
+    threads: Threads,
 ) -> Parts:
     """`version` is the price version to begin with. Raises JournalError, DatabaseError and
     PricingError, each with one line that says why."""
@@ -79,12 +83,14 @@ async def open_parts(
             await schema.ensure(engine)
         finally:
             await engine.dispose()
-        transactions = open_transactions(config.database.url)
+        transactions = open_transactions(config.database.url, threads)
     except BaseException:
         lock.release()
         raise
     try:
-        return await _open(config, prices, version, dead_letters, now_ms, lock, transactions)
+        return await _open(
+            config, prices, version, dead_letters, now_ms, threads, lock, transactions
+        )
     except BaseException:
         await transactions.close()
         lock.release()
@@ -97,6 +103,7 @@ async def _open(
     version: str,
     dead_letters: DeadLetters,
     now_ms: Callable[[], int],
+    threads: Threads,
     lock: Lock,
     transactions: Transactions,
 ) -> Parts:
@@ -118,6 +125,7 @@ async def _open(
         dead_letters,
         boot_id=boot_id,
         always_synced=config.journal.sync == "always",
+        threads=threads,
     )
     shared = transactions.dialect != "sqlite"
     interval_ms = config.journal.flush_interval_ms
@@ -133,7 +141,7 @@ async def _open(
     recovery = Recovery(directory, ledger, writer, epoch_id)
     await recovery.find()
     welcome = _welcome(config, epoch_id, host_id, boot_id)
-    return Parts(lock, transactions, ledger, writer, leases, recovery, epoch_id, welcome)
+    return Parts(lock, threads, transactions, ledger, writer, leases, recovery, epoch_id, welcome)
 
 
 def _welcome(config: Config, epoch_id: int, host_id: str, boot_id: str) -> Welcome:
