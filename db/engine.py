@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from db.errors import DatabaseUnusable, reason
+from db.threads import lower_priority
 
 BUSY_TIMEOUT_S = 10
 CONNECT_TIMEOUT_S = 10
@@ -21,8 +22,9 @@ SQLITE_MAGIC = b"SQLite format 3\0"
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 
 
-def open_engine(url: str, *, read_only: bool = False) -> AsyncEngine:
-    """An engine whose transactions are durable once committed.
+def open_engine(url: str, *, read_only: bool = False, nice: int = 0) -> AsyncEngine:
+    """An engine whose transactions are durable once committed. `nice`: the priority of SQLite's
+    threads, as of setpriority(2).
 
     On SQLite each transaction takes the write lock when it begins, so it never fails half-way
     because another one wrote first; for reading use `reader(engine)`. A new file is made with
@@ -30,7 +32,7 @@ def open_engine(url: str, *, read_only: bool = False) -> AsyncEngine:
     """
     parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite":
-        return _open_sqlite(parsed, read_only)
+        return _open_sqlite(parsed, read_only, nice)
     return _open_postgresql(parsed, read_only)
 
 
@@ -95,14 +97,14 @@ def _shown(url: URL) -> str:
 # --- SQLite --------------------------------------------------------------------------------
 
 
-def _open_sqlite(url: URL, read_only: bool) -> AsyncEngine:
+def _open_sqlite(url: URL, read_only: bool, nice: int) -> AsyncEngine:
     engine = create_async_engine(
         _checked_sqlite(url, read_only),
         pool_size=4,
         max_overflow=4,
         connect_args={"timeout": BUSY_TIMEOUT_S},
     )
-    _prepare_sqlite(engine.sync_engine, read_only)
+    _prepare_sqlite(engine.sync_engine, read_only, nice)
     return engine
 
 
@@ -119,7 +121,7 @@ def _checked_sqlite(url: URL, read_only: bool) -> URL:
     return url.set(database=path.as_uri(), query={"mode": mode, "uri": "true"})
 
 
-def _prepare_sqlite(engine: Engine, read_only: bool) -> None:
+def _prepare_sqlite(engine: Engine, read_only: bool, nice: int = 0) -> None:
     pragmas = _sqlite_pragmas(read_only)
     begin_default = "BEGIN" if read_only else "BEGIN IMMEDIATE"
 
@@ -127,6 +129,9 @@ def _prepare_sqlite(engine: Engine, read_only: bool) -> None:
         # The driver must not begin transactions of its own: on_begin does.
         connection.isolation_level = None
         cursor = connection.cursor()
+        if nice:  # a function is called in the thread that the driver runs this connection in
+            connection.create_function("lower_priority", 0, lambda: lower_priority(nice))
+            cursor.execute("SELECT lower_priority()")
         for pragma in pragmas:
             cursor.execute(pragma)
         cursor.close()

@@ -24,7 +24,7 @@ class Threads:
         self.hurry = False
         self._normal = ThreadPoolExecutor(1, "ledger")
         self._low = (
-            ThreadPoolExecutor(1, "ledger-low", _lower_priority, (nice,)) if nice else self._normal
+            ThreadPoolExecutor(1, "ledger-low", lower_priority, (nice,)) if nice else self._normal
         )
 
     async def run(self, work: Callable[[], T]) -> T:
@@ -37,6 +37,7 @@ class Threads:
         self._normal.shutdown()
 
 
-def _lower_priority(nice: int) -> None:
+def lower_priority(nice: int) -> None:
+    """Of the calling thread, for good."""
     with suppress(PermissionError):  # it is lower already
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)

@@ -119,7 +119,8 @@ class Admin:
 
     @asynccontextmanager
     async def _reading(self) -> AsyncIterator[AsyncConnection]:
-        engine = open_engine(self._control.config.database.url, read_only=True)
+        control = self._control
+        engine = open_engine(control.config.database.url, read_only=True, nice=control.ledger_nice)
         try:
             async with reader(engine).connect() as connection:
                 yield connection

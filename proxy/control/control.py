@@ -71,6 +71,7 @@ class Control:
         self.parts: Parts | None = None
         self.counts = Counts()
         self._prices = Prices(tables)
+        self.ledger_nice = ledger_nice
         self._threads = Threads(ledger_nice)
         self._selected: PricesEntry | None = None
         self._dead_letters = DeadLetters(Path(config.journal.dir))

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import stat
+import threading
 
 import pytest
 from sqlalchemy import text
@@ -34,6 +35,20 @@ def sqlite_url(path):
 async def scalar(engine, statement):
     async with engine.connect() as connection:
         return (await connection.execute(text(statement))).scalar()
+
+
+async def test_readers_may_have_a_lower_priority(opened, tmp_path):
+    here = os.getpriority(os.PRIO_PROCESS, 0)
+    opened_writer = opened(sqlite_url(tmp_path / "ledger.db"))
+    await scalar(opened_writer, "SELECT 1")
+    engine = opened(sqlite_url(tmp_path / "ledger.db"), read_only=True, nice=min(here + 2, 19))
+    async with engine.connect() as connection:
+        raw = (await connection.get_raw_connection()).driver_connection
+        await raw.create_function(
+            "nice", 0, lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        )
+        assert (await connection.execute(text("SELECT nice()"))).scalar() == min(here + 2, 19)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == here
 
 
 # --- SQLite --------------------------------------------------------------------------------
