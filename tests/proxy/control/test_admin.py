@@ -107,7 +107,7 @@ async def test_metrics_show_budgets_and_rows(host):
 async def test_an_unreachable_ledger_is_said_and_metrics_go_on(host, monkeypatch):
     control = await host.start()
 
-    def unreachable(url, *, read_only):
+    def unreachable(url, *, read_only, **_):
         raise OSError("gone")
 
     monkeypatch.setattr(admin_module, "open_engine", unreachable)
