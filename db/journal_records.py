@@ -19,7 +19,9 @@ ENDINGS = (
     "unreachable",  # nothing was sent, or no byte of an answer came
     "cut",  # we ended it: idle timeout, drain
     "lost",  # worker or host died: charged at the hold
+    "unused",  # the turn of a session it was held for never began
 )
+NO_REQUEST = frozenset(("unreachable", "unused"))  # endings that budgets in requests do not count
 USAGE_SOURCES = ("reported", "estimated", "none")
 
 

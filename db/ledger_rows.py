@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from db.journal_records import FLAG_UNBACKED, Amounts, Hold, Settle, Window
+from db.journal_records import FLAG_UNBACKED, NO_REQUEST, Amounts, Hold, Settle, Window
 from db.models import CostAnalytics, UsageCost
 from pricing.usage import Usage
 
@@ -67,7 +67,7 @@ def settled_row(
         encode_json(items).decode() if items else None,
         hold.ceiling_nano,
         total_tokens(usage) if usage else 0,
-        int(settle.ending != "unreachable"),
+        int(settle.ending not in NO_REQUEST),
         settle.duration_ms,
         settle.first_byte_ms,
         hold.client_retry,

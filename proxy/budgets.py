@@ -158,6 +158,11 @@ class Budgets:
             call.backed = False
         return self._admit(call, record)
 
+    def hold_begun(self, record: Hold, call: HeldCall) -> HoldResult:
+        """Journal what was planned for a call that has begun already, whatever money there is."""
+        call.backed = False
+        return self._admit(call, record)
+
     def settle(self, call: HeldCall, record: Settle) -> None:
         """End a hold: append the settlement, then free the money, in this order (rule 2).
 

@@ -182,10 +182,10 @@ def find_route(call: Call) -> None:
     provider = state.providers[target.provider]
     call.provider, call.dialect, call.path = provider, provider.dialect, target.path
     if call.head.noted.get(b"upgrade", b"").lower() == b"websocket":
-        raise Refusal(
-            "websocket_not_supported",
-            "WebSockets are not metered here. Use the HTTP form of this API.",
-        )
+        from proxy.realtime_handshake import arrive  # noqa: PLC0415 (few workers need it)
+
+        arrive(call)
+        return
     path = target.path.decode("ascii", "replace")
     call.route = provider.dialect.route(client.method, path)
     if call.route is None:
@@ -194,9 +194,9 @@ def find_route(call: Call) -> None:
 
 def authenticate(call: Call, now_s: float) -> None:
     """Whose call this is; takes the credential that goes upstream."""
-    client, provider = call.client, call.provider
+    provider = call.provider
     assert provider is not None
-    found = credentials(call.head, client.query)
+    found = credentials(call.head, call.query)
     if provider.client_key and found.own is None:
         raise Refusal(
             "invalid_api_key",
@@ -205,7 +205,7 @@ def authenticate(call: Call, now_s: float) -> None:
         )
     key = call.state.keyring.authenticate(found, now_s)
     call.key_name = key.name
-    call.query = without_key(client.query)
+    call.query = without_key(call.query)
     call.credential = provider.credential
     if provider.client_key and found.secrets:
         call.credential = provider.client_credential(found.secrets[0])
@@ -224,8 +224,9 @@ def check_metered(call: Call) -> None:
     if call.route.kind == "unmetered" and not call.provider.allow_unmetered:
         raise Refusal(
             "route_not_metered",
-            f"The route '{call.route.name}' of '{call.provider.name}' cannot be metered, so no "
-            "budget would see its cost. An operator may set allow_unmetered for this provider.",
+            f"The route '{call.route.name}' of '{call.provider.name}' "
+            f"{call.route.reason or 'cannot be metered, so no budget would see its cost'}. "
+            "An operator may set allow_unmetered for this provider.",
             {"route": call.route.name},
         )
 

@@ -29,6 +29,8 @@ class ClientGoneError(Exception):
 class AsgiClient:
     """One request under plain ASGI."""
 
+    upgradable = False  # whether `upgrade` can be used
+
     __slots__ = (
         "_receive",
         "_send",
@@ -162,6 +164,13 @@ class AsgiClient:
         Under plain ASGI the only way to say so is to fail.
         """
         raise ConnectionAbortedError("reply cut: the provider's connection broke")
+
+    def upgrade(self, headers: Headers, protocol: asyncio.Protocol) -> asyncio.Transport | None:
+        """Answer 101: the connection is `protocol`'s from now on. None: the client is gone."""
+        raise NotImplementedError
+
+    def lost(self, exc: Exception | None) -> None:
+        """The connection that was handed over is closed."""
 
     # --- hang-ups ---
 

@@ -45,7 +45,7 @@ class Gateway:
         self._budgets = budgets
         self._telemetry = telemetry
         self._on_broken_journal = on_broken_journal
-        self._now_s = now_s
+        self.now_s = now_s
         self._ids = CallIds()
         self._learned = Learned()
         self._closed: Refusal | None = None
@@ -74,6 +74,11 @@ class Gateway:
             if call.task is not None:
                 call.cut_by = DRAINING
                 call.task.cancel()
+
+    @property
+    def closed(self) -> Refusal | None:
+        """Why nothing is admitted any more."""
+        return self._closed
 
     @property
     def ready(self) -> bool:
@@ -110,7 +115,7 @@ class Gateway:
         """One request, from its head to its row."""
         state = self.state
         assert state is not None, "requests are served once the first snapshot has come"
-        now_s = self._now_s()
+        now_s = self.now_s()
         at_ms = int(now_s * 1000)
         arrival = client.arrival
         if arrival is not None and not arrival.holds(state, now_s):
@@ -142,15 +147,29 @@ class Gateway:
             authenticate(call, now_s)
             check_metered(call)
             assert call.route is not None
+            if call.route.kind == "session":
+                await self._session(call)
+                return
             if call.route.kind != "metered":
                 await pass_through(call, self._pool, settings.max_body_bytes)
                 return
             call.arrival = call.client.arrival = Arrival(call)
         await read_request(call, settings.max_body_bytes)
         call.client.watch(lambda: self._hung_up(call))
-        await admit(call, self._budgets, self._learned, self._now_s())
+        await admit(call, self._budgets, self._learned, self.now_s())
         exchange = await forward(call, self._pool)
         await relay(call, exchange, self.settle)
+
+    async def _session(self, call: Call) -> None:
+        """A connection that carries many calls."""
+        # Few workers have one, and they pay for what it takes once they do.
+        from proxy.realtime import Session  # noqa: PLC0415
+        from proxy.realtime_till import SessionTill  # noqa: PLC0415
+
+        call.arrival = Arrival(call)
+        call.client.watch(lambda: self._hung_up(call))
+        till = SessionTill(call, self, self._budgets, self._learned, self._telemetry, self._ids)
+        await Session(call, till, self._pool).run()
 
     def _check_open(self, call: Call) -> None:
         if self._closed is not None:

@@ -27,12 +27,17 @@ class Owner(Protocol):
     def response_ended(self) -> None:
         """The response is complete: the next request may be served."""
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The transport is closed."""
+
 
 class ServerClient(AsgiClient):
     """One request: filled by its connection, read and answered by the call path.
 
     Headers are written as they are: they come from a parser or from our own constants.
     """
+
+    upgradable = True
 
     __slots__ = (
         "_chunked",
@@ -262,6 +267,21 @@ class ServerClient(AsgiClient):
         else:  # a 1.0 client may take a clean close for the end of the body
             self._transport.abort()
         self.disconnected = True
+
+    def upgrade(self, headers: Headers, protocol: asyncio.Protocol) -> asyncio.Transport | None:
+        self.started = True
+        if self.disconnected:
+            return None
+        transport = self._transport
+        lines = [b"HTTP/1.1 101 Switching Protocols", *(b": ".join(each) for each in headers)]
+        transport.write(b"\r\n".join(lines) + b"\r\n\r\n")
+        transport.pause_reading()
+        transport.set_protocol(protocol)
+        return transport
+
+    def lost(self, exc: Exception | None) -> None:
+        """The connection that was handed over is closed."""
+        self._connection.connection_lost(exc)
 
     # --- hang-ups ---
 

@@ -9,6 +9,7 @@ from db.journal_records import (
     FLAG_REPORTED_COST,
     FLAG_UNBACKED,
     FLAG_UNPRICED,
+    NO_REQUEST,
     Amounts,
     Settle,
 )
@@ -42,7 +43,7 @@ def settlement(call: Call, done: Outcome) -> Settle:
     charges = held.charges(
         cost_nano=done.cost.nano,
         tokens=done.usage.total_tokens if done.usage else 0,
-        requests=0 if done.ending == "unreachable" else 1,
+        requests=0 if done.ending in NO_REQUEST else 1,
     )
     done.flags = _flags(call, held, done, charges)
     reading = done.reading

@@ -56,7 +56,9 @@ class Exchange:
         "error",
         "headers",
         "keep_alive",
+        "may_upgrade",
         "quiet_since",
+        "rest",
         "sent",
         "status",
     )
@@ -72,6 +74,9 @@ class Exchange:
         self.answered = False  # at least one byte came back
         self.complete = False  # the answer came to its clean end
         self.error: UpstreamError | None = None
+        # another protocol
+        self.may_upgrade = False  # set by a caller that asks for one
+        self.rest: bytes | None = None  # what came behind a 101; None: there was none
         # state
         self.keep_alive = False
         self.quiet_since: float | None = None  # clock of the first tick after the last progress
@@ -155,6 +160,17 @@ class Exchange:
             connection.owner.connection_idle(connection)
         else:
             self.abort()
+
+    def take_over(self, protocol: asyncio.Protocol) -> asyncio.Transport:
+        """The connection after a 101, its reading paused: `protocol`'s from now on, not the
+        pool's. `rest` is what has been read of it."""
+        connection = self._connection
+        assert connection is not None
+        assert self.rest is not None
+        self._detach()
+        connection.owner.connection_lost(connection)
+        connection.transport.set_protocol(protocol)
+        return connection.transport
 
     def abort(self) -> None:
         """Drop the connection; whoever waits in `read()` or for the head gets `Aborted`."""
@@ -265,7 +281,7 @@ class Exchange:
                 self.answered = True
                 self._feed_head(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._unparsable(error)
+            self._unparsable(error, data)
         if self._size == size:
             self._feed_overhead(len(data))
         else:
@@ -296,8 +312,11 @@ class Exchange:
         if self._overhead > HEAD_BYTES_MAX and not self.complete:
             self._break(f"more than {HEAD_BYTES_MAX} bytes of framing without a body")
 
-    def _unparsable(self, error: Exception) -> None:
-        if self.complete:
+    def _unparsable(self, error: Exception, data: bytes) -> None:
+        if isinstance(error, httptools.HttpParserUpgrade) and self.status == 101:
+            self.rest, self.keep_alive = data[error.args[0] :], False
+            self._pause()
+        elif self.complete:
             self.keep_alive = False  # whatever came after the answer is not ours
         else:
             self._break(f"invalid HTTP: {error.__context__ or error}")
@@ -350,11 +369,11 @@ class Exchange:
         if self._head_done:
             raise httptools.HttpParserError("a second answer")
         status: int = self._parser.get_status_code()
-        if status == 101:
+        if status == 101 and not self.may_upgrade:
             raise httptools.HttpParserError("switched to another protocol")
         if len(self._fields) > HEADERS_MAX:
             raise httptools.HttpParserError(f"more than {HEADERS_MAX} headers")
-        if status < 200:
+        if status < 200 and status != 101:
             return
         self.status = status
         self.headers = self._fields

@@ -11,7 +11,8 @@ from typing import Literal, Protocol, runtime_checkable
 from pricing.usage import RequestSize, Usage
 from proxy.errors import Refusal
 
-RouteKind = Literal["metered", "free", "unmetered"]
+# "session": a connection that carries many metered calls
+RouteKind = Literal["metered", "free", "unmetered", "session"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Route:
     name: str  # low-cardinality: "chat.completions", "messages", "generateContent", ...
     kind: RouteKind
     operation: str = ""  # OpenTelemetry gen_ai.operation.name: chat, embeddings, ...
+    reason: str = ""  # why it is refused, where there is more to say than that it is not metered
 
 
 @dataclass(slots=True)

@@ -51,3 +51,10 @@ MEDIA = {
     "audio.transcriptions": TRANSCRIPTION,
     "audio.translations": TRANSCRIPTION,
 }
+
+REALTIME_BESIDE = Route(
+    "realtime",
+    "unmetered",
+    reason="would let a client talk to the provider beside Tollkeeper, with a key of its own or "
+    "over WebRTC, and no budget would see the cost: open the WebSocket (GET .../realtime) instead",
+)

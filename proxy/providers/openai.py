@@ -15,7 +15,7 @@ from pricing.usage import RequestSize
 from proxy.errors import Refusal
 from proxy.providers import requests as rq
 from proxy.providers.base import Facts, Meter, Route
-from proxy.providers.endpoints import MEDIA, Endpoint
+from proxy.providers.endpoints import MEDIA, REALTIME_BESIDE, Endpoint
 from proxy.providers.host import Host
 from proxy.providers.meters import EventMeter, JsonMeter, is_event_stream
 from proxy.providers.openai_meter import ChatReader, ResponsesReader
@@ -58,9 +58,10 @@ POSTS: rq.Posts = (
     ("/conversations", Route("conversations", "unmetered")),
     ("/containers", Route("containers", "unmetered")),
     ("/evals", Route("evals", "unmetered")),
-    ("/realtime/sessions", Route("realtime", "unmetered")),
-    ("/realtime/client_secrets", Route("realtime", "unmetered")),
-    ("/realtime/calls", Route("realtime", "unmetered")),
+    ("/realtime/sessions", REALTIME_BESIDE),
+    ("/realtime/transcription_sessions", REALTIME_BESIDE),
+    ("/realtime/client_secrets", REALTIME_BESIDE),
+    ("/realtime/calls", REALTIME_BESIDE),
     ("/rerank", Route("rerank", "unmetered")),
 )
 _EXAMPLES = ("/v1/models", "/v1/responses/resp_1", "/v1/chat/completions/chatcmpl_1")

@@ -40,7 +40,7 @@ _INPUT_DETAILS = (
     *("prompt_tokens_details", "input_tokens_details"),
     *("prompt_token_details", "input_token_details"),
 )
-_OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details")
+_OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details", "output_token_details")
 _INPUT_PARTS = {
     "cached_tokens": "cache_read_tokens",
     "cache_write_tokens": "cache_write_tokens",
@@ -139,6 +139,7 @@ def _any_usage(block: dict[str, object]) -> Usage | None:
     if "cached_tokens_details" in inputs:
         cached_parts = as_dict(inputs["cached_tokens_details"])
         usage.cache_read_audio_tokens = as_count(cached_parts.get("audio_tokens"))
+        usage.cache_read_image_tokens = as_count(cached_parts.get("image_tokens"))
     if "reasoning_tokens" in block and not usage.reasoning_tokens:  # Perplexity
         usage.reasoning_tokens = as_count(block["reasoning_tokens"])
     if total is not None and completion is not None and total > prompt + completion:

@@ -553,7 +553,13 @@ def test_unknown_routes(stage: Stage, method: str, path: str, code: str) -> None
     assert_refused(stage, answer, 404, code)
 
 
-@pytest.mark.parametrize("path", ["/v1/realtime?model=x", "/v1/responses", "/openai/v1/responses"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/v1/responses", "/openai/v1/responses", "/v1/realtime/translations?model=x"),
+        *("/v1/chat/completions", "/anthropic/v1/realtime", "/gemini/v1/realtime"),
+    ],
+)
 def test_websockets_are_declined(stage: Stage, path: str) -> None:
     upgrade = {
         "connection": "Upgrade",
