@@ -58,7 +58,8 @@ class Session:
         self._pool = pool
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
-        self._talk = Conversation(asked(call), till, self._changed)
+        assert call.provider is not None
+        self._talk = Conversation(asked(call), till, self._changed, call.provider.models)
         limit = min(MESSAGE_BYTES_MAX, call.state.settings.max_body_bytes)
         self._client = End(
             Frames(masked=True, message_bytes_max=limit),

@@ -3,7 +3,7 @@
 Sans-IO: messages in, in both directions; turns begin and end in the lanes, which hold the money.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from proxy.errors import Refusal
 from proxy.providers.base import Facts
@@ -35,10 +35,18 @@ _UPDATES = ("session.update", "transcription_session.update")
 class Conversation:
     """The turns of one session. `changed` is called when a hold has come or was refused."""
 
-    def __init__(self, asked: Asked, till: Till, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        asked: Asked,
+        till: Till,
+        changed: Callable[[], None],
+        names: Mapping[str, str] | None = None,
+    ) -> None:
+        """`names`: what calls name -> the model it is."""
         self.fault: Refusal | None = None  # why it must end, whatever money there is
         self._till = till
         self._changed = changed
+        self._names = names or {}
         self._model = asked.model
         self._reported = ""  # the model, as the provider names it
         self._limit: Limit = None  # the most that may be in force for the next response
@@ -65,10 +73,11 @@ class Conversation:
         return [lane for lane in (self.answers, self.transcripts) if lane is not None]
 
     def _answer_facts(self) -> Facts:
-        return answer_facts(self._model, self._limit)
+        return answer_facts(self._names.get(self._model, self._model), self._limit)
 
     def _transcript_facts(self) -> Facts:
-        return transcript_facts(self._transcriber, self._seconds)
+        model = self._names.get(self._transcriber, self._transcriber)
+        return transcript_facts(model, self._seconds)
 
     # --- what may go on
 

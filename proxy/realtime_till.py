@@ -17,6 +17,8 @@ from proxy.telemetry import Telemetry
 if TYPE_CHECKING:
     from proxy.gateway import Gateway
 
+TURN_FAILED = 500  # a turn has no status of its own
+
 
 class SessionTill:
     """The till of one session's lanes. `visit` is the handshake's call, made anew for every
@@ -90,7 +92,6 @@ class SessionTill:
         at_ms = int(self._gateway.now_s() * 1000)
         call = Call(visit.client, visit.state, self._ids.new(at_ms), at_ms, arrival)
         call.route, call.facts = facts.route, facts
-        facts.model = arrival.provider.models.get(facts.model, facts.model)
         if not arrival.principal.allows_model(facts.model):
             raise Refusal(
                 "model_not_allowed", f"The key '{visit.key_name}' may not use '{facts.model}'."
@@ -108,6 +109,8 @@ class SessionTill:
         call.status = 101
 
     def end(self, call: Call, ending: str) -> None:
+        if ending == "upstream_error":  # of this turn alone, or of the handshake
+            call.status = TURN_FAILED if call.meter is not None else self.visit.status
         self._gateway.settle(call, ending)
         if call.meter is not None:
             self._telemetry.ended(call)
