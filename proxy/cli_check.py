@@ -23,6 +23,7 @@ from proxy.cli_tables import open_book
 from proxy.config import Config, Provider
 from proxy.config_checks import keys
 from proxy.providers.base import Route
+from proxy.providers.openai_realtime import SESSION, is_metered_at
 from proxy.providers.registry import dialect
 
 
@@ -163,7 +164,7 @@ def _routes(config: Config) -> Iterator[Finding]:
     """What becomes of each provider's routes, by name."""
     for name, provider in config.providers.items():
         by_meter: dict[str, dict[str, None]] = {}
-        for _, _, route in dialect(provider.dialect).routes():
+        for _, _, route in _table(provider):
             by_meter.setdefault(_meter(provider, route), {})[route.name] = None
         for meter, routes in by_meter.items():
             yield Finding("routes", f"{name}: {meter}", "ok", ", ".join(routes))
@@ -171,12 +172,21 @@ def _routes(config: Config) -> Iterator[Finding]:
 
 def _routes_by_path(config: Config) -> Iterator[Finding]:
     for name, provider in config.providers.items():
-        for method, path, route in dialect(provider.dialect).routes():
+        for method, path, route in _table(provider):
             where = f"{method} /{name}{path}"
             yield Finding("route", where, "ok", f"{_meter(provider, route)} ({route.name})")
 
 
+def _table(provider: Provider) -> list[tuple[str, str, Route]]:
+    rows = list(dialect(provider.dialect).routes())
+    if is_metered_at(provider.dialect, provider.prices):
+        rows.append(("WebSocket", "/v1/realtime", SESSION))
+    return rows
+
+
 def _meter(provider: Provider, route: Route) -> str:
+    if route.kind == "session":
+        return "metered"
     if route.kind != "unmetered":
         return route.kind
     return "let through unmetered" if provider.allow_unmetered else "refused, 403"

@@ -7,12 +7,11 @@ browser has to put among the subprotocols is taken off, as is Azure's `api-key` 
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote_to_bytes
 
-from pricing.names import canonical_provider
 from proxy.call import Call
 from proxy.client import Headers
 from proxy.errors import Refusal
 from proxy.forward import reply_headers, request_head
-from proxy.providers.openai_realtime import DEFAULT_TRANSCRIPTION, DIALECTS, SESSION
+from proxy.providers.openai_realtime import DEFAULT_TRANSCRIPTION, SESSION, is_metered_at
 from proxy.providers.requests import bad, checked_model, path_end
 from proxy.request_head import RequestHead
 from proxy.upstream import UpstreamBroken
@@ -21,7 +20,6 @@ _KEY_PROTOCOL = b"openai-insecure-api-key."
 _PROTOCOLS, _EXTENSIONS = b"sec-websocket-protocol: ", b"sec-websocket-extensions:"
 _KEY_PARAMETER = b"api-key="
 _UPGRADE = b"connection: Upgrade\r\nupgrade: websocket"
-_PRICED_BY = frozenset(("openai", "azure", "free"))  # whose events are known
 
 
 class Asked(NamedTuple):
@@ -37,14 +35,18 @@ def arrive(call: Call) -> None:
     provider, client = call.provider, call.client
     assert provider is not None
     path = path_end(call.path.decode("ascii", "replace")) or ""
-    known = call.dialect.name in DIALECTS and canonical_provider(provider.prices) in _PRICED_BY
+    known = is_metered_at(call.dialect.name, provider.prices)
     if not (known and client.upgradable and client.method == "GET" and path.endswith("/realtime")):
         raise Refusal(
             "websocket_not_supported",
             "WebSockets are not metered here. Use the HTTP form of this API.",
         )
-    if client.header(b"sec-websocket-version") != b"13" or not client.header(b"sec-websocket-key"):
-        raise bad("this is no WebSocket handshake: version 13 and a key are needed")
+    if (
+        b"upgrade" not in call.head.noted.get(b"connection", b"").lower()
+        or client.header(b"sec-websocket-version") != b"13"
+        or not client.header(b"sec-websocket-key")
+    ):
+        raise bad("this is no WebSocket handshake of version 13")
     call.route = SESSION
     call.head.lines = [line for line in call.head.lines if _goes_on(line)]
     for name, value in client.headers:

@@ -28,9 +28,13 @@ SCRIPT_LINES_MAX = 20
 
 # What a worker has no use for, and would pay for in memory and start-up time.
 HEAVY = {"aiosqlite", "alembic", "asyncpg", "click", "httpx", "litellm", "rich", "sqlalchemy"}
-# What only the workers of a provider in a cloud load, once they need it.
-CLOUDS = {"proxy/upstream_aws.py": {"botocore"}, "proxy/upstream_google.py": {"google"}}
-HEAVY |= {"boto3", "botocore", "google", "requests"}
+# What only some workers load, once they need it: for a provider in a cloud, for realtime sessions.
+LATE = {
+    "proxy/upstream_aws.py": {"botocore"},
+    "proxy/upstream_google.py": {"google"},
+    "proxy/websocket.py": {"websockets"},
+}
+HEAVY |= {"boto3", "botocore", "google", "requests", "websockets"}
 # modules of proxy/ for both planes
 SHARED = r"proxy(\.(wire|channel|metrics|config|scopes|windows|errors))?"
 WIRING = r"proxy/(app|serve|cli(_\w+)?|__main__)\.py|proxy/demo/.*"
@@ -41,7 +45,7 @@ IMPORT_RULES = [
     (r"db/journal\w*\.py", r"(pricing|db\.journal)\b.*|db\.journal\w*", r"msgspec|crc32c"),
     (r"db/.*", r"(pricing|db)\b.*", r"(?!litellm|rich|click).*"),
     (WIRING, r"(pricing|db|proxy)\b.*", r"(?!litellm).*"),
-    *((re.escape(file), r"proxy\.\w+", "|".join(theirs)) for file, theirs in CLOUDS.items()),
+    *((re.escape(file), r"proxy\.\w+", "|".join(theirs)) for file, theirs in LATE.items()),
     (r"proxy/control/.*", rf"(pricing|db|proxy\.control)\b.*|{SHARED}", r"(?!litellm|click).*"),
     (
         r"proxy/(providers/.*|[^/]*)",  # the data plane
@@ -114,6 +118,8 @@ def test_import_directions(path: Path) -> None:
         ("proxy/upstream_aws.py", "botocore", True),
         ("proxy/upstream_google.py", "botocore", False),
         ("proxy/upstream_auth.py", "google", False),
+        ("proxy/websocket.py", "websockets.frames", True),
+        ("proxy/realtime.py", "websockets.frames", False),
     ],
 )
 def test_import_rules_mean_what_they_say(file: str, target: str, allowed: bool) -> None:

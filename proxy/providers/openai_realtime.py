@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from pricing.price import Price
+from pricing.names import canonical_provider
 from pricing.usage import RequestSize, Usage
 from proxy.providers.base import Facts, Reading, Route
 from proxy.providers.fields import MODEL_CHARS_MAX, as_dict, as_text, error_name
@@ -23,7 +23,8 @@ SESSION = Route("realtime", "session", "realtime")
 ANSWER = Route("realtime", "metered", "realtime")
 TRANSCRIPT = Route("realtime.transcription", "metered", "transcription")
 
-DIALECTS = frozenset(("openai", "azure"))
+_DIALECTS = frozenset(("openai", "azure"))
+_PRICED_BY = frozenset(("openai", "azure", "free"))  # whose events are known
 DEFAULT_TRANSCRIPTION = "gpt-4o-transcribe"
 # Of audio in the API's formats: 24,000 samples of 16 bits, or 8,000 of 8 bits, a second.
 PCM_BYTES_PER_S = 48_000
@@ -44,6 +45,11 @@ _search_kind = re.compile(
 ).search
 _search_delta = re.compile(rb'"type"\s*:\s*"response\.[\w.]{1,64}\.delta"').search
 _search_response_id = re.compile(rb'"response_id"\s*:\s*"([^"\\]{1,128})"').search
+
+
+def is_metered_at(dialect: str, prices: str) -> bool:
+    """Whether sessions of a provider can be metered: other hosts have events of their own."""
+    return dialect in _DIALECTS and canonical_provider(prices) in _PRICED_BY
 
 
 # --- events --------------------------------------------------------------------------------
@@ -143,11 +149,6 @@ def suffices(held: Facts, wanted: Facts) -> bool:
         and not is_above(wanted.size.output_limit, held.size.output_limit)
         and wanted.size.units.get("seconds", 0) <= held.size.units.get("seconds", 0)
     )
-
-
-def is_billed_by_length(price: Price) -> bool:
-    """Whether a transcription's cost follows from the seconds alone, which no window bounds."""
-    return price.by_units or bool(price.unit_atto("seconds"))
 
 
 # --- what a turn has cost ------------------------------------------------------------------

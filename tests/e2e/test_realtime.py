@@ -25,6 +25,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.e2e.stage import eventually
 from tests.harness import KEY, Running, a_config
+from tests.processes import KEY as PROCESS_KEY
+from tests.processes import Serving
 from tests.realtime import USAGE, WAIT_S, Peer, RealtimeProvider
 
 # gpt-realtime: a window of 32,000 tokens at 32 USD per million, the dearest input, and 4,096
@@ -418,6 +420,19 @@ def test_pings_and_large_messages(stage: Stage) -> None:
     assert stage.provider.events[0]["audio"] == audio
 
 
+def test_a_client_that_does_not_read_holds_the_provider_back(stage: Stage) -> None:
+    delta = Frame(Opcode.TEXT, b'{"type":"x","delta":"%b"}' % (b"A" * 60_000)).serialize(mask=False)
+    with raw_session(stage) as (client, provider):
+        provider.settimeout(0.5)
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while sent < 100_000_000:  # far more than all the buffers on the way
+                sent += provider.send(delta)
+        assert sent < 50_000_000
+        provider.settimeout(WAIT_S)
+        assert read_exactly(client, len(delta)) == delta
+
+
 # --- turns ---------------------------------------------------------------------------------
 
 
@@ -779,6 +794,23 @@ def test_a_message_that_is_too_large(tmp_path: Path) -> None:
             send(ws, "input_audio_buffer.append", audio="A" * 1_100_000)
             assert receive_until(ws, "error")["error"]["code"] == "request_too_large"
             assert close_code(ws) == 1009
+
+
+def test_a_worker_that_is_killed_is_charged_what_it_held(tmp_path: Path) -> None:
+    with RealtimeProvider() as provider, Serving(tmp_path, provider.url) as serving:
+        provider.play(speaking)
+        headers = {"authorization": f"Bearer {PROCESS_KEY}"}
+        url = serving.url.replace("http", "ws") + PATH
+        with connect(url, additional_headers=headers, open_timeout=WAIT_S) as ws:
+            send(ws, "response.create")
+            receive_until(ws, "response.output_text.delta")
+            send(ws, "response.create", response={"conversation": "none"})  # held for by now
+            eventually(lambda: len(provider.events) == 2)
+            serving.kill_worker()
+            assert close_code(ws) == 1006
+            rows = serving.wait_rows(2)
+        assert {row["ending"] for row in rows} == {"lost"}
+        assert [row["cost_usd"] for row in rows] == ["1.286144"] * len(rows)
 
 
 # --- the official SDK ----------------------------------------------------------------------

@@ -84,6 +84,8 @@ def test_routes_and_their_meters(tollkeeper: Tollkeeper, tmp_path: Path) -> None
     by_path = findings(tollkeeper, "--routes")
     detail = {f["name"]: f["detail"] for f in by_path if f["what"] == "route"}
     assert detail["POST /openai/v1/chat/completions"] == "metered (chat.completions)"
+    assert detail["WebSocket /openai/v1/realtime"] == "metered (realtime)"
+    assert "WebSocket /anthropic/v1/realtime" not in detail
     allowed = CONFIG.replace("api_key: client}", "api_key: client, allow_unmetered: true}")
     found = findings(Tollkeeper(tmp_path, allowed))
     assert "anthropic: let through unmetered" in {f["name"] for f in found}

@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 import pytest
 import trustme
 
-from proxy.upstream import Origin, Pool, Proxies, Proxy, Unreachable, UpstreamTimeout
+from proxy.upstream import (
+    Origin,
+    Pool,
+    Proxies,
+    Proxy,
+    Unreachable,
+    UpstreamBroken,
+    UpstreamTimeout,
+)
 from proxy.upstream_connect import default_tls
 from tests.replay import Gate, ReplayServer, Reply, json_reply
 
@@ -223,6 +231,72 @@ async def test_a_tunnel_through_a_proxy(pool: Pool, authority: trustme.CA) -> No
         ]
         assert server.requests[0].raw_head == HEAD  # the proxy's credentials stay with the proxy
         await pool.close()
+
+
+# --- another protocol ----------------------------------------------------------------------
+
+SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n"
+
+
+class Received(asyncio.Protocol):
+    """What comes on a connection that was taken over."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.closed = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed.set_result(exc)
+
+
+@pytest.mark.parametrize("tunnelled", [False, True])
+async def test_a_connection_that_switches_is_taken_over(
+    pool: Pool, authority: trustme.CA, tunnelled: bool
+) -> None:
+    rest = bytes(range(256)) * 2_000
+    name = "provider.test" if tunnelled else "localhost"  # loopback is never tunnelled
+    async with (
+        ReplayServer(tls=server_tls(authority, name), host_name="localhost") as server,
+        TunnelServer(server.port) as tunnel,
+    ):
+        server.reply(Reply(raw=SWITCHING + rest, then_close=True))
+        proxies = Proxies(https=Proxy("127.0.0.1", tunnel.port)) if tunnelled else DIRECT
+        url = f"https://{name}" if tunnelled else server.url
+        exchange = pool.exchange()
+        exchange.may_upgrade = True
+        await pool.send(exchange, Origin.parse(url, proxies), HEAD)
+        assert (exchange.status, exchange.rest is not None) == (101, True)
+        received = Received()
+        transport = exchange.take_over(received)
+        assert exchange.rest is not None
+        received.data = exchange.rest
+        exchange.release()  # nothing is left of it
+        await asyncio.sleep(0)
+        transport.resume_reading()
+        await received.closed
+        assert received.data == rest
+        assert len(tunnel.heads) == tunnelled
+        await pool.close()
+
+
+async def test_a_connection_that_switches_unasked_is_broken(pool: Pool) -> None:
+    async with ReplayServer() as server:
+        server.reply(Reply(raw=SWITCHING))
+        with pytest.raises(UpstreamBroken, match="switched to another protocol"):
+            await pool.request(Origin.parse(server.url, DIRECT), HEAD)
+
+
+async def test_a_101_that_switches_nothing_has_no_rest(pool: Pool) -> None:
+    async with ReplayServer() as server:
+        server.reply(Reply(raw=b"HTTP/1.1 101 Switching Protocols\r\n\r\n"))
+        exchange = pool.exchange()
+        exchange.may_upgrade = True
+        await pool.send(exchange, Origin.parse(server.url, DIRECT), HEAD)
+        assert (exchange.status, exchange.rest) == (101, None)
+        exchange.release()
 
 
 @pytest.mark.parametrize(

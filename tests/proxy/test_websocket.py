@@ -105,7 +105,10 @@ def raw(opcode: int, data: bytes = b"", *, fin: bool = True) -> bytes:
         (b"\x81\x80mask", 1002),  # masked by a server
         (b"\x81\x7f" + struct.pack("!Q", 1001), 1009),
         (b"\x81\x7f" + struct.pack("!Q", 2**63), 1009),  # found before any of it is read
-        (raw(Opcode.TEXT, bytes(120), fin=False) + raw(Opcode.CONT, bytes(120), fin=False) * 9, 1009),
+        (
+            raw(Opcode.TEXT, bytes(120), fin=False) + raw(Opcode.CONT, bytes(120), fin=False) * 9,
+            1009,
+        ),
         (raw(Opcode.TEXT, fin=False) + raw(Opcode.CONT, fin=False) * 100, 1009),
     ],
     ids=lambda value: str(value)[:20],

@@ -31,7 +31,6 @@ from proxy.providers.openai_realtime import (
 )
 from tests.realtime import USAGE
 
-
 INFO = next(i for i in list_tables() if i.id.endswith("litellm-1.106.2-genai-prices-0.2.3"))
 BOOK = PriceBook(PriceTable.open(INFO.path, INFO.sha256))
 
@@ -169,15 +168,17 @@ def test_no_transcription_costs_more_than_its_hold(seconds: int, by_tokens: bool
 
 
 @given(
-    st.integers(0, 10**7), st.integers(0, 10**9), st.integers(0, 10**9), st.integers(0, 10), st.booleans()
-)  # fmt: skip
-def test_no_estimate_costs_more_than_its_hold(
-    context: int, text: int, audio: int, deltas: int, transcribed: bool
-) -> None:
+    st.builds(
+        Heard, st.integers(0, 10**7), st.integers(0, 10**9), st.integers(0, 10**9), st.booleans()
+    ),
+    st.integers(0, 10),
+)
+def test_no_estimate_costs_more_than_its_hold(heard: Heard, deltas: int) -> None:
+    transcribed = heard.transcribed
     price = priced("whisper-1" if transcribed else "gpt-realtime")
     facts = transcript_facts("m", SECONDS_HELD) if transcribed else answer_facts("m", None)
     bound = ceiling(facts.size, price)
-    meter = TurnMeter("", "r", Heard(context, text, audio, transcribed))
+    meter = TurnMeter("", "r", heard)
     for _ in range(deltas):
         meter.feed(b'{"type":"response.output_audio.delta","delta":"' + b"A" * 100_000)
         meter.feed(b'{"type":"response.output_text.delta","delta":"' + b"A" * 1_000)
@@ -274,7 +275,9 @@ def test_an_escaped_type_is_seen_through() -> None:
 )
 def test_server_events(kind: str, known: bool) -> None:
     event = {"event_id": "e", "type": kind}
-    for message in (json.dumps(event), json.dumps(event, indent=1), json.dumps(event, separators=(",", ":"))):  # fmt: skip
+    styles: list[dict[str, Any]] = [{}, {"indent": 1}, {"separators": (",", ":")}]
+    for style in styles:
+        message = json.dumps(event, **style)
         assert server_event(message.encode()) == (event if known else None)
 
 
