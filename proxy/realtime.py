@@ -142,7 +142,6 @@ class Session:
         client = self._call.client
         headers = switching_headers(self._call, exchange.headers)
         client.unwatch()
-        rest, upstream = exchange.rest or b"", exchange.take_over(self._upstream)
         transport = client.upgrade(headers, self._client)
         if transport is None:
             self._client.gone = True
@@ -150,7 +149,7 @@ class Session:
             return
         self._ticker = self._loop.call_later(TICK_S, self._tick)
         self._client.attach(transport)
-        self._upstream.attach(upstream, rest)
+        self._upstream.attach(exchange.take_over(self._upstream), exchange.rest or b"")
 
     def _tick(self) -> None:
         """Once a second: time limits, the key, and whether the gateway is closing."""

@@ -103,8 +103,8 @@ class Lane:
         """Ask for what is lacking, release what is too much."""
         if self._task is not None:
             return
+        self.refused = None
         if self._lacking() > 0:
-            self.refused = None
             self._task = asyncio.get_running_loop().create_task(self._refill())
         else:
             self._release_surplus()
@@ -162,8 +162,7 @@ class Lane:
                 return
             self._till.begin(call, turn.meter)
         self._till.end(call, ending)
-        self.refused = None  # money has come back
-        self.refill()
+        self.refill()  # money has come back
 
     def end_all(self, ending: str, *, unused: str = "unused") -> None:
         """The session is over."""

@@ -39,6 +39,7 @@ KEYS = {
     "broke": "tk-broke-key",  # nothing
     "picky": "tk-picky-key",  # chat models alone
     "leaving": "tk-leaving-key",
+    "sudden": "tk-sudden-key",
 }
 BUDGETS = [
     {"scope": "organization/acme", "limit_usd": 100, "period": "total"},
@@ -492,6 +493,30 @@ def test_a_spent_budget_ends_the_session_after_the_turn(stage: Stage) -> None:
     assert (row["ending"], row["cost_usd"]) == ("complete", "0.0069656")
     answer = stage.refused(key=KEYS["poor"])  # and none can be opened any more
     assert json.loads(answer.body)["error"]["code"] == "budget_exceeded"
+
+
+def test_a_response_that_begins_without_a_hold_is_charged(stage: Stage) -> None:
+    """Somebody spoke just when the money ended: the provider was faster."""
+    budget = {"scope": "key/sudden", "limit_usd": "1.2866", "period": "day", "hold_wait_ms": 0}
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.expect("input_audio_buffer.append")
+        peer.turn()
+        peer.begin()
+        peer.wait_closed()
+
+    stage.reload(budgets=[*BUDGETS, budget])
+    stage.provider.play(script)
+    with stage.open(key=KEYS["sudden"]) as ws:
+        send(ws, "input_audio_buffer.append", audio="AAAA")
+        assert receive_until(ws, "error")["error"]["code"] == "budget_exceeded"
+        assert close_code(ws) == 1008
+    first, *rest = stage.rows()
+    assert (first["ending"], first["cost_usd"]) == ("complete", "0.0069656")
+    for row in rest:  # unless the session was closed before it began
+        assert_estimated(row, "cut")
+    stage.reload()
 
 
 def test_a_response_waits_for_its_hold(stage: Stage) -> None:

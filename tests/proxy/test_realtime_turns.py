@@ -108,6 +108,19 @@ async def test_every_response_asked_for_has_its_hold() -> None:
     assert len(desk.till.open) == 2
 
 
+async def test_what_is_no_longer_asked_for_was_not_refused() -> None:
+    desk = await opened(1)
+    desk.lane.asked += ["e1", "e2"]
+    desk.lane.refill()
+    await settled()
+    assert desk.lane.refused is not None
+    assert not desk.lane.stuck  # the first one may begin, and end
+    desk.lane.asked.pop()
+    desk.lane.refill()
+    assert desk.lane.covered
+    assert not desk.lane.stuck
+
+
 async def test_a_raised_limit_needs_a_larger_hold() -> None:
     desk = await opened(2)
     desk.limit = 200
