@@ -521,7 +521,7 @@ def test_a_response_that_begins_without_a_hold_is_charged(stage: Stage) -> None:
 
 def test_a_response_waits_for_its_hold(stage: Stage) -> None:
     """Two at once, and money for one: the second goes on when the first has ended."""
-    budget = {"scope": "key/leaving", "limit_usd": "1.6", "period": "total", "hold_wait_ms": 0}
+    budget = {"scope": "key/leaving", "limit_usd": "1.6", "period": "total", "hold_wait_ms": 9000}
 
     def script(peer: Peer) -> None:
         peer.greet()
