@@ -36,7 +36,7 @@ from db.journal_files import (
     sync_directory,
 )
 from db.journal_reader import Damage, Entry, JournalReader
-from db.journal_records import TYPE_BYTES, Close, Hold, Record, Segment, Settle, encode
+from db.journal_records import TYPE_BYTES, Close, Hold, Note, Record, Segment, Settle, encode
 
 __all__ = [
     "Damage",
@@ -156,6 +156,16 @@ class JournalWriter:
         assert settle.call_id in self._holds, "a settlement without a hold"
         self._append(self._frame(settle), for_hold=False)
         self._kept -= self._holds.pop(settle.call_id)[1]
+        if self._position >= self._rotate_at:
+            self._rotate()
+
+    def append_note(self, note: Note) -> None:
+        """Raises JournalFull where there is only room for settlements."""
+        frame = self._frame(note)
+        need = self._position + len(frame) + self._kept
+        if need > self._allocated:
+            self._allocate(need)
+        self._append(frame, for_hold=True)
         if self._position >= self._rotate_at:
             self._rotate()
 

@@ -24,7 +24,16 @@ from db.journal_files import (
     segments,
     sync_directory,
 )
-from db.journal_records import DECODERS, TYPE_BYTES, TYPES, Hold, Record, Segment, Settle
+from db.journal_records import (
+    DECODERS,
+    TYPE_BYTES,
+    TYPES,
+    Close,
+    Hold,
+    Record,
+    Segment,
+    Settle,
+)
 
 _header = Layout(HEADER_FORMAT).unpack_from
 _checked = Layout("<IQB").pack
@@ -33,7 +42,7 @@ _OF_CALLS: dict[int, Callable[[bytes], Any]] = {
     kind: DECODERS[kind - 1] for kind in (_HOLD, TYPE_BYTES[Settle])
 }
 # A header of one of the next 2^32 records: the high half of a sequence number, then a type.
-_CANDIDATE = b"(?s)(?=.{8}%b[\x01-\x04])"
+_CANDIDATE = b"(?s)(?=.{8}%b[\x01-\x05])"
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -227,7 +236,7 @@ class JournalReader:
             carried = {hold.call_id: hold for hold in record.open_holds}
             lost = tuple(h for call_id, h in self.open_holds.items() if call_id not in carried)
             self.open_holds, self.identity = carried, record
-        else:
+        elif isinstance(record, Close):
             self.closed = True
         if self.position > self._committed:
             entries.append(Entry(record, *self.position, hold, lost))

@@ -20,8 +20,11 @@ ENDINGS = (
     "cut",  # we ended it: idle timeout, drain
     "lost",  # worker or host died: charged at the hold
     "unused",  # the turn of a session it was held for never began
+    "open",  # the provider took it and bills it later: charged at the hold until that is known
 )
 NO_REQUEST = frozenset(("unreachable", "unused"))  # endings that budgets in requests do not count
+# Charged at the hold: the usage is the ceiling's, and a correction may follow.
+CHARGED_AT_HOLD = frozenset(("lost", "open"))
 USAGE_SOURCES = ("reported", "estimated", "none")
 
 
@@ -49,6 +52,15 @@ class Hold(Struct, array_like=True, gc=False):
     priced_model: str = ""  # the table entry the hold was priced with
 
 
+class Opens(Struct, array_like=True, gc=False):
+    """What a provider made of a call that ended `open`: its final usage will settle the call."""
+
+    kind: str  # batch, response
+    account: str
+    object_id: str
+    estimate: dict[str, object]  # Usage.as_dict(), to charge if no reply ever tells
+
+
 class Settle(Struct, array_like=True, gc=False):
     """A call ended. Appended before its money is free and before the reply's end (rule 2)."""
 
@@ -70,6 +82,22 @@ class Settle(Struct, array_like=True, gc=False):
     flags: int = 0  # FLAG_* bits
     # What the price says, where the provider's own figure is charged; None: the cost is that.
     priced_nano: int | None = None
+    opens: Opens | None = None
+
+
+class Note(Struct, array_like=True, gc=False):
+    """What a reply told of something the provider keeps. Notes of one object add up, in any
+    order and however often they come."""
+
+    provider: str  # as configured
+    account: str  # "": the configured one
+    kind: str  # file, batch, response
+    object_id: str
+    at_ms: int
+    requests: dict[str, object] | None = None  # of a file: what bounds the requests in it
+    outputs: list[str] = []  # of a batch: the files that have its results
+    # Its final usage: `groups` of (names of the model, Usage.as_dict()), `source`, `ending`.
+    result: dict[str, object] | None = None
 
 
 FLAG_CLAMPED = 1
@@ -100,8 +128,8 @@ class Close(Struct, array_like=True, gc=False):
     at_ms: int
 
 
-Record = Segment | Hold | Settle | Close
-TYPES: tuple[type[Record], ...] = (Segment, Hold, Settle, Close)  # index + 1 = type byte
+Record = Segment | Hold | Settle | Close | Note
+TYPES: tuple[type[Record], ...] = (Segment, Hold, Settle, Close, Note)  # index + 1 = type byte
 TYPE_BYTES = {cls: index + 1 for index, cls in enumerate(TYPES)}
 
 encode = msgpack.Encoder().encode

@@ -15,6 +15,8 @@ from db.journal_records import FLAG_UNBACKED, FLAGS_OVERAGE, Window
 from db.ledger_booking import BOOK_LEASES, BOOK_WINDOWS, lock_leases, lock_windows
 from db.ledger_corrections import adjust
 from db.ledger_insert import Ended, SomeExisted, insert_calls, insert_calls_carefully
+from db.ledger_objects import Identity, apply_notes, find_object, forget_objects
+from db.ledger_open import FindBook, settle_open, try_again
 from db.ledger_repricing import begin_repricing, end_repricing, reprice
 from db.ledger_rows import FLAGS, Booking, book, rollups
 from db.ledger_types import (
@@ -25,12 +27,14 @@ from db.ledger_types import (
     DeadLetter,
     DescribePrice,
     Drained,
+    FoundObject,
     JournalState,
     LeaseOutcome,
     LeaseRequest,
     LeaseState,
     Read,
     Run,
+    Settled,
 )
 from db.models import Epoch, JournalOffset, Lease
 from db.models import Window as WindowRow
@@ -51,7 +55,9 @@ class Ledger:
         describe_price: DescribePrice,
         dead_letter: DeadLetter,
         now_ms: Callable[[], int],
+        find_book: FindBook = lambda version: None,
     ) -> None:
+        self._find_book = find_book
         self._transactions = transactions
         self._host_id = host_id
         self._dead_letter = dead_letter
@@ -155,6 +161,30 @@ class Ledger:
         )
         return adjusted.calls > 0
 
+    # --- what providers keep
+
+    async def find_object(self, identity: Identity) -> FoundObject | None:
+        return await self._run(lambda c: find_object(c, identity))
+
+    async def settle_open(self) -> tuple[list[Settled], list[str]]:
+        """Settle some of the open calls whose final usage is known, each once, whoever tries;
+        and why others cannot be settled."""
+        return await self._run(
+            lambda c: settle_open(
+                c, self._references, self._find_book, self._now_ms(), self._host_id
+            )
+        )
+
+    async def try_again(self) -> None:
+        """Offer open calls that could not be settled to `settle_open` once more."""
+        await self._run(try_again)
+
+    async def forget_objects(self, before_ms: int) -> int:
+        """Forget what was noted before and concerns no call."""
+        return await self._run(lambda c: forget_objects(c, before_ms))
+
+    # --- repricing
+
     async def begin_repricing(self, asked: AskedRepricing) -> Run:
         """A run of repricing, or one that was asked for in the same words and has not ended."""
         return await self._run(
@@ -197,12 +227,15 @@ def _drain(
     leases, unbacked = _book(connection, references, batch.epoch_id, fresh)
     if fresh:
         UPSERT_ROLLUPS.many(connection, rollups([each.row for each in fresh], host_id))
+    opened = any(each.settle.opens for each in fresh)
+    ready = apply_notes(connection, batch.notes, fresh) if batch.notes or opened else 0
     return Drained(
         rows=len(fresh),
         duplicates=duplicates,
         dead=dead,
         unbacked=unbacked,
         leases=leases,
+        ready=ready,
     )
 
 

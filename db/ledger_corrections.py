@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Text, bindparam, cast, insert, select
 
-from db.journal_records import FLAG_REPORTED_COST, FLAG_UNPRICED, FLAGS_OVERAGE
+from db.journal_records import CHARGED_AT_HOLD, FLAG_REPORTED_COST, FLAG_UNPRICED, FLAGS_OVERAGE
 from db.ledger_booking import BOOK_LEASES, BOOK_WINDOWS, lock_leases, lock_windows
 from db.ledger_rows import COLUMNS, JSON_COLUMNS, Row, encode_json, rollups, total_tokens
 from db.ledger_types import Adjusted, Correction, LedgerError
@@ -96,7 +96,7 @@ def _values(
     correction: Correction, original: Mapping[Any, Any], price_id: int | None
 ) -> dict[str, Any]:
     """A correction's row but for its differences: usage, price and items whole."""
-    lost = original["ending"] == "lost"
+    lost = original["ending"] in CHARGED_AT_HOLD
     items = correction.cost_items
     flags = original["flags"] & ~NOT_OF_CORRECTIONS
     return dict(original) | {

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from db.journal_records import Hold, Settle, Window
+from db.journal_records import Hold, Note, Settle, Window
 
 Position = tuple[int, int]  # segment, offset
 
@@ -33,6 +33,7 @@ class Batch(Struct, frozen=True):
     lost: list[Hold] = []  # holds still open at the end of a journal that is finished here
     finish: bool = False
     truncated: bool = False  # its tail may be missing (R7) or a record in it is damaged (rule 5)
+    notes: list[Note] = []
 
 
 class LeaseState(NamedTuple):
@@ -58,6 +59,7 @@ class Drained(Struct, frozen=True):
     leases: dict[Window, LeaseState] = {}  # of the batch's epoch, after it
     moved: Position | None = None
     finished: bool = False  # with `moved`: the journal is finished already
+    ready: int = 0  # open calls whose final usage is known now
 
 
 class Correction(Struct, frozen=True):
@@ -145,6 +147,21 @@ class PriceDescription(Struct, frozen=True):
     effective_from: str
     overlays: list[Any]
     entry: dict[str, Any]
+
+
+class Settled(NamedTuple):
+    """An open call that was settled."""
+
+    call_id: bytes
+    nano: int  # what it has cost
+    change: int  # nano-USD, against what it was charged
+    windows: list[Window]  # whose money this has changed
+
+
+class FoundObject(NamedTuple):
+    """What is known of something a provider keeps."""
+
+    requests: dict[str, Any] | None
 
 
 DescribePrice = Callable[[str, str], PriceDescription | None]

@@ -9,47 +9,23 @@ child has no meaning of its own.
 from typing import Any
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     CheckConstraint,
     ForeignKey,
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     SmallInteger,
     String,
     UniqueConstraint,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
-# SQLite only autoincrements INTEGER primary keys.
-BigId = BigInteger().with_variant(Integer(), "sqlite")
-# None is SQL NULL: the default would store the JSON value null, which IS NULL does not find.
-Json = JSON(none_as_null=True)
+from db.model_base import Base, BigId, Json
+from db.model_base import refers_to as _ref
+from db.model_base import row_id as _id
 
-
-class Base(DeclarativeBase):
-    """Named constraints, so that migrations can drop what they made on every engine."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-    type_annotation_map = {dict[str, Any]: Json, list[Any]: Json, bytes: LargeBinary}  # noqa: RUF012
-
-
-def _id() -> Mapped[int]:
-    return mapped_column(BigId, primary_key=True, autoincrement=True)
-
-
-def _ref(target: str, **options: Any) -> Mapped[Any]:
-    return mapped_column(BigId, ForeignKey(target, ondelete="RESTRICT"), **options)
+__all__ = ["Base"]
 
 
 def _call_ref(**options: Any) -> Mapped[Any]:
@@ -358,6 +334,30 @@ class CostAdjustment(Base):
     repricing_id: Mapped[int | None] = _ref("ai_repricings.id")  # None: of one call, by itself
     from_price_id: Mapped[int | None] = _ref("ai_provider_model_costs.id")  # None: not priced
     to_price_id: Mapped[int | None] = _ref("ai_provider_model_costs.id")
+
+
+class ProviderObject(Base):
+    """What a provider keeps for later, as replies told of it: files, batches, responses.
+
+    One that has the call that made it (`call_id`) and the final usage (`result`) is `ready`: its
+    call is corrected once, by `adjustment_id`.
+    """
+
+    __tablename__ = "ai_provider_objects"
+    __table_args__ = (UniqueConstraint("provider", "account", "kind", "object_id"),)
+    id: Mapped[int] = _id()
+    provider: Mapped[str] = mapped_column(String(64))  # as configured
+    account: Mapped[str] = mapped_column(String(16))  # "": the configured one
+    kind: Mapped[str] = mapped_column(String(8))  # file | batch | response
+    object_id: Mapped[str] = mapped_column(String(128))
+    noted_at_ms: Mapped[int] = mapped_column(BigInteger, index=True)
+    requests: Mapped[dict[str, Any] | None] = mapped_column(Json)  # of a file: what bounds them
+    batch_id: Mapped[int | None] = _ref("ai_provider_objects.id")  # of a file: it has the results
+    estimate: Mapped[dict[str, Any] | None] = mapped_column(Json)  # usage, if no reply ever tells
+    result: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    call_id: Mapped[bytes | None] = _call_ref(unique=True)
+    adjustment_id: Mapped[bytes | None] = _call_ref(unique=True)
+    ready: Mapped[bool] = mapped_column(default=False, index=True)
 
 
 class CostValidation(Base):

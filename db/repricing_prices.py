@@ -7,6 +7,7 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from db.journal_records import CHARGED_AT_HOLD
 from db.ledger_types import PriceDescription
 from db.models import ModelCost, Organization, PriceVersion, Team
 from db.repricing_read import StoredCall
@@ -113,13 +114,13 @@ class NewPrices:
         if price is None:
             return None
         usage = Usage.from_dict(decode_usage(call.usage))
-        if call.ending == "lost":
-            return NewCost(price, ceiling_cost(usage, price), None)
         provider = price.provider
 
         def other(model: str) -> Price | None:
             return self._quoted(self._book(team_id), provider, model)
 
+        if call.ending in CHARGED_AT_HOLD:
+            return NewCost(price, ceiling_cost(usage, price, other), None)
         computed = cost(usage, price, other, at_s=call.at_ms / 1000)
         return NewCost(price, computed.nano, computed.items)
 

@@ -18,7 +18,8 @@ from db.engine import open_engine, ping, reader
 from db.errors import DatabaseUnusable, SchemaMismatch
 from db.schema_diff import differences
 
-REVISIONS = ("0001", "0002")  # oldest first; a test compares them with the migration scripts
+# Oldest first; a test compares them with the migration scripts.
+REVISIONS = ("0001", "0002", "0003")
 HEAD = REVISIONS[-1]
 MIGRATIONS = Path(__file__).parent / "migrations"
 LOCK = 0x746F6C6C  # PostgreSQL advisory lock: one migration at a time

@@ -17,6 +17,7 @@ from db.verify_adjustments import check_adjustments, check_repricings
 from db.verify_costs import check_corrections, check_costs
 from db.verify_journals import check_journals
 from db.verify_money import check_epochs, check_leases, check_references, check_rows, check_windows
+from db.verify_objects import check_objects
 from db.verify_rollups import check_rollups
 from db.verify_types import Finding
 
@@ -55,6 +56,7 @@ async def verify(
             check_corrections,
             check_adjustments,
             check_repricings,
+            check_objects,
         ]
         if journal_dir is not None:
             checks.append(lambda c: check_journals(c, journal_dir))

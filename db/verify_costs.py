@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
-from db.journal_records import FLAG_REPORTED_COST
+from db.journal_records import CHARGED_AT_HOLD, FLAG_REPORTED_COST
 from db.models import ModelCost, UsageCost
 from db.streaming import stream
 from db.verify_types import Finding, call_name
@@ -179,8 +179,6 @@ def _expected(
     """The cost and items that usage and price give. Raises PricingError, TypeError."""
     usage = Usage.from_dict(row.usage)
     price = prices.price(row.price_id)
-    if row.ending == "lost":
-        return ceiling_cost(usage, price), items
     unknown = False
 
     def other(model: str) -> Price | None:
@@ -189,6 +187,10 @@ def _expected(
         unknown = unknown or found is None
         return found
 
+    if row.ending in CHARGED_AT_HOLD:
+        nano = ceiling_cost(usage, price, other)
+        # Prices of a batch's other models are stored once it is settled.
+        return (row.cost_nano if unknown else nano), items
     computed = cost(usage, price, other, at_s=at_ms / 1000)
     if unknown and items is not None and not row.flags & FLAG_REPORTED_COST:
         # A pass at a model no row refers to: its price is nowhere but in the items.

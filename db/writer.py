@@ -21,7 +21,7 @@ from tenacity import (
 from db.dead_letters import DeadLetters
 from db.journal import Damage, JournalReader, Lock, delete_before, delete_journal
 from db.journal_files import bytes_after, sync_after
-from db.journal_records import Hold, Settle, Window
+from db.journal_records import Hold, Note, Settle, Window
 from db.ledger import Ledger
 from db.ledger_types import (
     Batch,
@@ -56,6 +56,7 @@ class Flush(NamedTuple):
     consumed: dict[Window, int]  # taken off the worker's slices: charges, at most their holds
     leases: dict[Window, LeaseState]  # of the epoch, where they changed
     finished: bool
+    ready: int = 0  # open calls that may be settled now
 
 
 @dataclass(slots=True)
@@ -169,6 +170,7 @@ class Writer:
         reader = journal.reader
         settled: list[tuple[Hold, Settle]] = []
         lost: list[Hold] = []
+        notes: list[Note] = []
         while True:
             before = reader.position
             for entry in reader.read(self._batch_bytes):
@@ -178,6 +180,8 @@ class Writer:
                         journal.letters.append(entry.record)
                     else:
                         settled.append((entry.hold, entry.record))
+                elif isinstance(entry.record, Note):
+                    notes.append(entry.record)
             finish = reader.exhausted
             if finish or reader.position > journal.committed:
                 break
@@ -193,6 +197,7 @@ class Writer:
             end=reader.position,
             settled=settled,
             lost=lost,
+            notes=notes,
             finish=finish,
             truncated=reader.truncated or (finish and self._may_lack_tail(reader)),
         )
@@ -277,7 +282,14 @@ class Writer:
             self._forget(batch.journal_id)
             self._finished.add(batch.journal_id)
         self.on_flush(
-            Flush(batch.journal_id, batch.epoch_id, journal.consumed, leases, batch.finish)
+            Flush(
+                batch.journal_id,
+                batch.epoch_id,
+                journal.consumed,
+                leases,
+                batch.finish,
+                result.ready if result.moved is None else 1,
+            )
         )
 
     def _sync(self, journals: Iterable[_Journal]) -> None:

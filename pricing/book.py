@@ -129,6 +129,12 @@ class PriceBook:
             book._use(own)
         return book
 
+    def of_key(self, key: str) -> Self:
+        """The book a row's price comes from: this one, or that of its team."""
+        found = _OF_TEAM.fullmatch(key)
+        own = frozenset(int(number) for number in found[2].split(",") if number) if found else ()
+        return self._with(frozenset(own)) if max(own, default=-1) < len(self.overlays) else self
+
     def by_key(self, key: str) -> Price | None:
         """The price a row's key names; None: there is none in this version."""
         found = _OF_TEAM.fullmatch(key)

@@ -70,12 +70,13 @@ def reported_cost(figure_nano: int, priced: Cost, most_nano: int) -> Cost:
 
 
 def _add(usage: Usage, price: Price, label: str, items: list[Item]) -> int:
-    """Append the items of one pass; context sizes are tested on this pass's prompt alone."""
+    """Append the items of one pass; context sizes are tested on this pass's prompt alone, of the
+    sums of a batch on the largest one."""
     if usage.service_tier or usage.inference_geo or usage.speed:
         bands = price.bands(usage)
     else:
         bands = price.plain
-    rates = rates_for(bands, usage.input_tokens)
+    rates = rates_for(bands, usage.largest_input_tokens or usage.input_tokens)
     atto = 0
     for name, count, rate in _usual_parts(usage, rates) or zip(
         NAMES, split(usage), rates, strict=True

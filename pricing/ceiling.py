@@ -6,6 +6,7 @@ window; server-side tools: several windows. Output: the request's own limit, els
 maximum, for each choice. All of it at the dearest rate a reply may be billed at.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from pricing.errors import MissingMaximum, MissingPrice
@@ -56,10 +57,16 @@ def ceiling_usage(
     return usage
 
 
-def ceiling_cost(usage: Usage, price: Price) -> int:
+def ceiling_cost(
+    usage: Usage, price: Price, quote: Callable[[str], Price | None] | None = None
+) -> int:
     """Nano-USD of a ceiling's usage: every token at the dearest rate, rounded up. At least the
-    cost of any usage within it, however that falls into buckets, tiers and regions."""
-    return nano_ceil_from_atto(_atto(usage, price))
+    cost of any usage within it, however that falls into buckets, tiers and regions. `quote` finds
+    the prices of a batch's other models."""
+    atto = _atto(usage, price)
+    for model, part in usage.passes:
+        atto += _atto(part, (quote(model) if quote and model else None) or price)
+    return nano_ceil_from_atto(atto)
 
 
 def output_limit_for(

@@ -19,7 +19,7 @@ from pricing.rates import (
     decimal_of,
     rates_for,
 )
-from pricing.tiers import normal_tier, reachable_tiers
+from pricing.tiers import BATCH_TIERS, normal_tier, reachable_tiers
 from pricing.units import (
     MINIMA,
     REQUEST,
@@ -260,15 +260,17 @@ class Price:
 
     def dearest(self, usage: Usage) -> tuple[int, int]:
         """The dearest (input, output) atto-USD per token that any reply to a request of at most
-        this many input tokens can be billed at. `usage` carries the tier and speed requested."""
-        tiers = reachable_tiers(self.provider, usage.service_tier)
+        this many input tokens can be billed at. `usage` carries the tier and speed requested; a
+        batch is billed at its own tier only."""
+        largest = usage.largest_input_tokens
+        tiers = BATCH_TIERS if largest else reachable_tiers(self.provider, usage.service_tier)
         fast = usage.speed == "fast"
         steps = self._dearest.get((tiers, fast))
         if steps is None:
             steps = self._dearest[tiers, fast] = self._dearest_steps(tiers, fast)
         best = steps[0]
         for step in steps:
-            if usage.input_tokens <= step[0]:
+            if (largest or usage.input_tokens) <= step[0]:
                 break
             best = step
         return best[1], best[2]

@@ -17,6 +17,8 @@ _TIER_NAMES = {
     "ultrafast": "ultrafast",
     "decisions": "decisions",
 }
+BATCH = "batch"  # the tier of what is sent as a batch; it is never denied
+BATCH_TIERS = (BATCH,)
 _STANDARD_NAMES = frozenset({"default", "standard", "standard_only", "on_demand", "scale"})
 
 # A request that names no tier, or "auto", is served as the account is set up: here an account can

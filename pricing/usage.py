@@ -30,6 +30,8 @@ class Usage:
     service_tier: str = ""  # as echoed in the reply: "flex", "priority", "batch", ...; "" standard
     inference_geo: str = ""
     speed: str = ""
+    # > 0: the counts are sums over the requests of a batch, and this is the largest input of one.
+    largest_input_tokens: int = 0
     # Passes billed on top of the counts above, each at its own model ("" = the call's model).
     passes: tuple[tuple[str, "Usage"], ...] = ()
     provider_cost_nano: int | None = None  # the provider's own figure, where it gives one

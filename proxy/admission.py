@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from db.journal_records import Hold
+from pricing.batch import Part, batch_ceiling, is_batch_priced
 from pricing.ceiling import SERVER_TOOL_PASSES, Ceiling, ceiling, output_limit_for
 from pricing.errors import MissingMaximum
 from pricing.money import usd_from_nano
@@ -29,6 +30,7 @@ class Terms(NamedTuple):
     soft: bool  # some of them hold what has been learned
     passes: int  # held for a server-side tool without a bound of its own
     fallbacks: tuple[Price, ...] = ()  # of the models that may answer instead; none is dearer
+    parts: tuple[Part, ...] = ()  # of a batch
 
     @classmethod
     def of(cls, price: Price, applicable: tuple[BudgetEntry, ...]) -> "Terms":
@@ -89,6 +91,8 @@ def find_terms(call: Call, budgets: Budgets) -> Terms:
         arrival.keep(model, terms)
     if facts.fallbacks:
         terms = with_fallbacks(call, facts, terms)
+    if facts.parts:
+        terms = with_parts(call, facts, terms, budgets)
     call.price = terms.price
     return terms
 
@@ -101,6 +105,33 @@ def with_fallbacks(call: Call, facts: Facts, terms: Terms) -> Terms:
     prices = (terms.price, *others)
     dearest = max(prices, key=lambda price: find_ceiling(facts, terms._replace(price=price)).nano)
     return terms._replace(price=dearest, fallbacks=prices)
+
+
+def with_parts(call: Call, facts: Facts, terms: Terms, budgets: Budgets) -> Terms:
+    """The terms of a batch. Raises Refusal where a model has no price for batches, or where other
+    budgets pay for it than for the rest: a batch is one call, charged as a whole."""
+    arrival, parts = call.arrival, []
+    assert arrival is not None
+    provider = arrival.provider
+    prices = call.state.prices.for_key(arrival.principal.key)
+    for model, size in facts.parts:
+        price = prices.quote(provider.prices, *provider.price_names(model))
+        if not is_batch_priced(price):
+            raise Refusal(
+                "model_not_priced",
+                f"The model '{model}' has no price for batches under provider "
+                f"'{provider.prices}': declare `input_cost_per_token_batches` and "
+                "`output_cost_per_token_batches` under pricing.overlays.",
+                {"model": model},
+            )
+        if budgets.for_call(arrival.principal, provider.name, model) != terms.applicable:
+            raise Refusal(
+                "bad_request",
+                f"'{facts.model}' and '{model}' are paid from different budgets: send a batch for "
+                "each.",
+            )
+        parts.append((size, price))
+    return terms._replace(parts=tuple(parts), soft=False)
 
 
 def find_plan(
@@ -134,6 +165,8 @@ def find_bounds(facts: Facts, terms: Terms, learned: Learned) -> Bounds:
 def find_ceiling(facts: Facts, terms: Terms) -> Ceiling:
     """The most the call can cost. Raises Refusal `model_not_priced` when nothing bounds it."""
     try:
+        if terms.parts:
+            return batch_ceiling(terms.parts, terms.passes)
         bound = ceiling(facts.size, terms.price, server_tool_passes=terms.passes)
         for price in terms.fallbacks:  # another one may read or write more
             other = ceiling(facts.size, price, server_tool_passes=terms.passes)

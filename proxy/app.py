@@ -10,7 +10,8 @@ from proxy.channel import LocalChannel
 from proxy.client import AsgiClient, Receive, Scope, Send
 from proxy.config import Config
 from proxy.config_loader import load
-from proxy.control.control import SYSTEM_CLOCK, Control
+from proxy.control.clock import SYSTEM_CLOCK
+from proxy.control.control import Control
 from proxy.gateway import Gateway
 from proxy.worker import Worker
 

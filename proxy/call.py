@@ -246,6 +246,8 @@ async def read_request(call: Call, body_bytes_max: int) -> None:
     if provider.headers is not None:
         provider.headers.request_headers(facts, call.head.lines)
     call.facts = facts
+    if facts.later == "batch":
+        return  # its models are still to be read
     if models := provider.models:
         facts.model = models.get(facts.model, facts.model)
     if not arrival.principal.allows_model(facts.model):

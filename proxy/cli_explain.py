@@ -179,7 +179,10 @@ def _facts(dialect: Dialect, path: str, body: bytes) -> Facts:
     route = dialect.route("POST", path)
     if route is None or route.kind != "metered":
         raise Failure(f"POST {path} is {route.kind if route else 'unknown'}: no budget is asked")
-    return dialect.facts(route, path, query.encode(), body)
+    facts = dialect.facts(route, path, query.encode(), body)
+    if facts.later == "batch":
+        raise Failure("what a batch holds is known once it is sent: explain one of its requests")
+    return facts
 
 
 def _standings(

@@ -18,6 +18,7 @@ CODES: dict[str, tuple[int, bool]] = {
     "model_not_allowed": (403, True),
     "route_not_metered": (403, True),
     "provider_not_allowed": (403, True),
+    "file_not_priced": (403, True),
     "unknown_route": (404, True),
     "unknown_provider": (404, True),
     "request_too_large": (413, True),

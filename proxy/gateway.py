@@ -7,12 +7,14 @@ from collections.abc import Callable
 from db.journal_files import JournalError
 from proxy.admission import admit
 from proxy.arrival import Arrival
+from proxy.batches import read_parts
 from proxy.budgets import Budgets
 from proxy.call import Call, authenticate, check_metered, find_route, read_request
 from proxy.client import AsgiClient, ClientGoneError, Receive, Scope, Send
 from proxy.errors import Refusal
 from proxy.ids import CallIds
 from proxy.learned import Learned
+from proxy.objects import Objects
 from proxy.outcome import at_the_hold, outcome
 from proxy.passthrough import pass_through
 from proxy.refuse import refusal_headers
@@ -38,6 +40,7 @@ class Gateway:
         telemetry: Telemetry,
         on_broken_journal: Callable[[], None],
         now_s: Callable[[], float] = time.time,
+        objects: Objects | None = None,
     ) -> None:
         self.state: State | None = None
         self.in_flight: set[Call] = set()
@@ -46,6 +49,7 @@ class Gateway:
         self._telemetry = telemetry
         self._on_broken_journal = on_broken_journal
         self.now_s = now_s
+        self._objects = objects
         self._ids = CallIds()
         self._learned = Learned()
         self._closed: Refusal | None = None
@@ -151,10 +155,13 @@ class Gateway:
                 await self._session(call)
                 return
             if call.route.kind != "metered":
-                await pass_through(call, self._pool, settings.max_body_bytes)
+                await pass_through(call, self._pool, settings.max_body_bytes, self._objects)
                 return
             call.arrival = call.client.arrival = Arrival(call)
         await read_request(call, settings.max_body_bytes)
+        if call.facts is not None and call.facts.later == "batch":
+            assert self._objects is not None
+            await read_parts(call, self._objects)
         call.client.watch(lambda: self._hung_up(call))
         await admit(call, self._budgets, self._learned, self.now_s())
         exchange = await forward(call, self._pool)
@@ -228,6 +235,8 @@ class Gateway:
 
     def _hung_up(self, call: Call) -> None:
         drain = call.state.settings.on_disconnect == "drain"
+        if call.facts is not None and call.facts.later and not call.facts.stream:
+            drain = True  # the reply has the name of what its usage will come with
         if call.task is not None and not (drain and call.sent):
             call.task.cancel()
 

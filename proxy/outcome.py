@@ -46,6 +46,9 @@ def outcome(
     priced as the ceiling was, so it never exceeds the hold. `charge_reported`: the provider's own
     figure is the cost, where the reply has one and the price is not a declared one anyway.
     """
+    if facts.later and _goes_on(sent, status, reading):
+        bound = Cost(ceiling.nano, [])
+        return Outcome("open", ceiling.usage, "estimated", bound, price, reading)
     usage: Usage | None = None
     source = "none"
     if reading is None:
@@ -69,6 +72,16 @@ def outcome(
             done.priced_nano = done.cost.nano
             done.cost = reported_cost(figure, done.cost, ceiling.nano)
     return done
+
+
+def _goes_on(sent: bool, status: int, reading: Reading | None) -> bool:
+    """Whether the provider has, or may have, taken work whose usage comes later: it is charged
+    its whole hold until then."""
+    if reading is None:
+        return sent
+    if status >= 400:
+        return False
+    return bool(reading.opened) or not reading.complete
 
 
 def at_the_hold(ending: str, hold: Ceiling, price: Price) -> Outcome:

@@ -107,7 +107,7 @@ def _whole_headers(call: Call, reply: ReplyHead) -> Headers:
     headers = reply.headers
     _add_own(call, headers)
     done = call.outcome
-    if done is not None and done.usage is not None:
+    if done is not None and done.usage is not None and done.ending != "open":
         call.cost_usd = usd_from_nano(done.cost.nano)
         headers.append((b"x-tollkeeper-cost-usd", call.cost_usd.encode("ascii")))
     return headers

@@ -85,7 +85,8 @@ async def run(
     fails."""
     # These imports take as long as the workers' own start, which goes on meanwhile.
     from proxy.control.admin import admin_app  # noqa: PLC0415
-    from proxy.control.control import SYSTEM_CLOCK, Control  # noqa: PLC0415
+    from proxy.control.clock import SYSTEM_CLOCK  # noqa: PLC0415
+    from proxy.control.control import Control  # noqa: PLC0415
     from proxy.server import Server  # noqa: PLC0415
 
     began = time.monotonic()

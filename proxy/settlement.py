@@ -11,11 +11,16 @@ from db.journal_records import (
     FLAG_UNPRICED,
     NO_REQUEST,
     Amounts,
+    Opens,
     Settle,
 )
 from proxy.call import Call
+from proxy.estimates import cut_to, estimated_usage
 from proxy.holds import HeldCall
+from proxy.objects import account_of
 from proxy.outcome import Outcome
+
+OBJECT_ID_CHARS_MAX = 128
 
 
 def _flags(call: Call, held: HeldCall, done: Outcome, charges: Amounts) -> int:
@@ -67,4 +72,20 @@ def settlement(call: Call, done: Outcome) -> Settle:
         error=call.error or (reading.error if reading else ""),
         flags=done.flags,
         priced_nano=done.priced_nano,
+        opens=_opens(call, done) if done.ending == "open" else None,
     )
+
+
+def _opens(call: Call, done: Outcome) -> Opens | None:
+    """What the provider made of an open call; None: nobody knows, so it stays at its hold."""
+    reading, facts, bounds = done.reading, call.facts, call.bounds
+    if reading is None or not reading.opened:
+        return None
+    assert facts is not None
+    assert bounds is not None
+    assert call.provider is not None
+    estimate: dict[str, object] = {}
+    if facts.later == "response":
+        estimate = cut_to(estimated_usage(facts, None), bounds.ceiling.usage).as_dict()
+    account = account_of(call.provider, call.credential)
+    return Opens(facts.later, account, reading.opened[:OBJECT_ID_CHARS_MAX], estimate)

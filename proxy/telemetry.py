@@ -119,6 +119,8 @@ class Telemetry:
 def record_metrics(metrics: Metrics, call: Call, duration_ns: int) -> None:
     """Count a call under closed, low-cardinality labels: a model is one of the price table."""
     refusal, done = call.refusal, call.outcome
+    if done is not None and done.ending == "open":
+        done = None  # what it uses and costs is not known yet
     usage = (done.usage if done is not None else None) or NO_USAGE
     price = done.price if done is not None else call.price
     priced = price is not None and not price.unpriced

@@ -238,7 +238,26 @@ class Drain(Struct, array_like=True, tag="drain"):
     """control -> worker: stop accepting, finish what is in flight, journal CLOSE, exit."""
 
 
-Message = Welcome | Hello | Snapshot | Ack | Slices | Status | Want | Unwant | Drain
+class Ask(Struct, array_like=True, tag="ask"):
+    """worker -> control: what is known of something a provider keeps."""
+
+    ask_id: int
+    provider: str
+    account: str
+    kind: str
+    object_id: str
+
+
+class Answer(Struct, array_like=True, tag="answer"):
+    """control -> worker."""
+
+    ask_id: int
+    found: bool
+    requests: dict[str, object] | None = None  # of a file: what bounds the requests in it
+    outage: bool = False  # the ledger is out of reach: nothing is known
+
+
+Message = Welcome | Hello | Snapshot | Ack | Slices | Status | Want | Unwant | Drain | Ask | Answer
 
 
 class Channel(Protocol):

@@ -23,12 +23,14 @@ from proxy.budgets import Budgets
 from proxy.channel import connect
 from proxy.gateway import Gateway
 from proxy.heap import settle_heap
+from proxy.objects import Objects
 from proxy.server import Server
 from proxy.state import State
 from proxy.telemetry import Telemetry
 from proxy.upstream import Pool
 from proxy.wire import (
     Ack,
+    Answer,
     Channel,
     Drain,
     Hello,
@@ -56,6 +58,7 @@ class Worker:
         self._journal: JournalWriter | None = None
         self._budgets: Budgets | None = None
         self._telemetry: Telemetry | None = None
+        self._objects: Objects | None = None
         self._pool: Pool | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self._syncing: asyncio.Future[None] | None = None  # `journal.sync: batch`
@@ -80,7 +83,7 @@ class Worker:
             sync=welcome.journal_sync,
         )
         loop = asyncio.get_running_loop()
-        self._telemetry = Telemetry(loop)
+        telemetry = self._telemetry = Telemetry(loop)
         self._pool = Pool()
         self._budgets = Budgets(
             self._channel.send,
@@ -89,12 +92,18 @@ class Worker:
             monotonic=loop.time,
             call_later=loop.call_later,
         )
+        self._objects = Objects(
+            self._channel.send,
+            self._journal.append_note,
+            lambda object_id, exc: telemetry.problem("not noted", object_id, exc),
+        )
         self.gateway = Gateway(
             pool=self._pool,
             budgets=self._budgets,
             telemetry=self._telemetry,
             on_broken_journal=self.begin_drain,
             now_s=self._now_s,
+            objects=self._objects,
         )
         self._channel.send(Hello(self._journal.journal_id, os.getpid()))
         self._tick()
@@ -111,6 +120,9 @@ class Worker:
             self._budgets.on_slices(message)
         elif isinstance(message, Snapshot):
             self._apply(message)
+        elif isinstance(message, Answer):
+            assert self._objects is not None
+            self._objects.on_answer(message)
         elif isinstance(message, Welcome):
             self._welcome.set_result(message)
         elif isinstance(message, Drain):
@@ -149,6 +161,8 @@ class Worker:
             self._welcome.set_exception(ConnectionError("control closed the connection"))
         if self._budgets is not None:
             self._budgets.control_gone()
+        if self._objects is not None:
+            self._objects.control_gone()
         self._snapshot.set()
         self.begin_drain()
 

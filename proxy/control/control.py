@@ -7,9 +7,6 @@ finish dead ones, drain, lease. Between the turns only memory moves: grants from
 import asyncio
 import contextlib
 import logging
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -25,11 +22,12 @@ from db.transactions import is_retryable
 from pricing.table import TABLES_DIR
 from proxy.config import Config
 from proxy.control import snapshots
+from proxy.control.clock import Clock
 from proxy.control.metrics import Counts
 from proxy.control.opening import Parts, declare, open_parts
 from proxy.control.prices import Prices
 from proxy.control.session import Session
-from proxy.wire import Channel, PricesEntry, Slices, Snapshot, Status, Unwant, Want
+from proxy.wire import Ask, Channel, PricesEntry, Slices, Snapshot, Status, Unwant, Want
 
 log = logging.getLogger(__name__)
 
@@ -46,15 +44,6 @@ BACKLOG_BYTES = 8 * 2**20  # beyond it the ledger gets its share of the core; so
 STOP_SLACK_S = 5.0  # beyond `drain_s`, for workers that do not go
 FINAL_TURNS = 50
 FINAL_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    now_ms: Callable[[], int]  # wall clock, unix milliseconds
-    monotonic: Callable[[], float]  # seconds
-
-
-SYSTEM_CLOCK = Clock(now_ms=lambda: time.time_ns() // 1_000_000, monotonic=time.monotonic)
 
 
 class Control:
@@ -122,6 +111,7 @@ class Control:
             self._dead_letters,
             self.clock.now_ms,
             self._threads,
+            self.clock.monotonic,
         )
         await self._refresh(self.parts)
         for channel in self._early:
@@ -158,6 +148,7 @@ class Control:
             self.parts.recovery.seal()
             await self.parts.writer.flush()
             await self.parts.recovery.close_epochs()
+            await self.parts.objects.step(at_once=True)
             await self.parts.leases.step()
 
     async def stop(self) -> None:
@@ -249,6 +240,7 @@ class Control:
             self._send_snapshot(session)
             session.send(Slices([], [], [], outage=True))
         parts.leases.set_outage(True)
+        parts.objects.fail()
 
     async def _work(self, parts: Parts) -> None:
         if self._failures:  # a turn that finds nothing to do would prove nothing
@@ -262,6 +254,7 @@ class Control:
             if await parts.writer.flush(rounds=1):  # there is more: go on at once
                 self._due["flush"] = 0.0
                 self._wake.set()
+        await parts.objects.step()
         await parts.leases.step()
         if self._is_due("epochs", EPOCHS_S):
             await parts.recovery.close_epochs()
@@ -274,6 +267,7 @@ class Control:
         if self._is_due("housekeeping", HOUSEKEEPING_S):
             keep_s = self.config.journal.keep_h * 3600
             parts.writer.delete_old(self.clock.now_ms() / 1000 - keep_s)
+            await parts.objects.housekeeping(self.clock.now_ms())
 
     def _is_due(self, what: str, every_s: float) -> bool:
         now = self.clock.monotonic()
@@ -381,6 +375,12 @@ class Control:
     def on_unwant(self, session: Session, unwant: Unwant) -> None:
         assert self.parts is not None
         self.parts.leases.on_unwant(session.journal_id, unwant)
+
+    def on_ask(self, session: Session, ask: Ask) -> None:
+        assert self.parts is not None
+        self.parts.objects.on_ask(session.send, ask)
+        self._due["flush"] = 0.0  # the answer may be in a journal
+        self._wake.set()
 
     def on_gone(self, session: Session) -> None:
         self._sessions.discard(session)

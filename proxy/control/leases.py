@@ -8,7 +8,7 @@ once a call somewhere does not fit: the oldest ticket that needs a window is ser
 give back what is free (protocol section 8).
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -132,6 +132,13 @@ class Leases:
             for state in self._windows.values():
                 if state.slices.pop(flush.journal_id, None) is not None:
                     self._outbox.tell_all(state)
+
+    def refresh(self, windows: Iterable[Window]) -> None:
+        """Their money has changed in the ledger: ask what there is now."""
+        for window in windows:
+            state = self._windows.get(window)
+            if state is not None:
+                state.known = False
 
     def interval(self) -> None:
         """Once per flush interval: decay what is remembered of demand."""

@@ -15,11 +15,12 @@ from db.ledger import Ledger
 from db.price_versions import StoredVersion, load_versions, store_version
 from db.threads import Threads
 from db.transactions import Transactions, open_transactions
-from db.writer import Writer
+from db.writer import Flush, Writer
 from proxy.config import Config
 from proxy.control import host
 from proxy.control.declared import declared
 from proxy.control.leases import Leases
+from proxy.control.objects import Objects
 from proxy.control.prices import Prices
 from proxy.control.recovery import Recovery
 from proxy.wire import Welcome
@@ -39,6 +40,7 @@ class Parts:
     writer: Writer
     leases: Leases
     recovery: Recovery
+    objects: Objects
     epoch_id: int
     welcome: Welcome
 
@@ -68,6 +70,7 @@ async def open_parts(
     dead_letters: DeadLetters,
     now_ms: Callable[[], int],
     threads: Threads,
+    monotonic: Callable[[], float],
 ) -> Parts:
     """`version` is the price version to begin with. Raises JournalError, DatabaseError and
     PricingError, each with one line that says why."""
@@ -89,7 +92,15 @@ async def open_parts(
         raise
     try:
         return await _open(
-            config, prices, version, dead_letters, now_ms, threads, lock, transactions
+            config,
+            prices,
+            version,
+            dead_letters,
+            now_ms,
+            threads,
+            monotonic,
+            lock,
+            transactions,
         )
     except BaseException:
         await transactions.close()
@@ -104,6 +115,7 @@ async def _open(
     dead_letters: DeadLetters,
     now_ms: Callable[[], int],
     threads: Threads,
+    monotonic: Callable[[], float],
     lock: Lock,
     transactions: Transactions,
 ) -> Parts:
@@ -117,6 +129,7 @@ async def _open(
         describe_price=prices.describe,
         dead_letter=dead_letters.record,
         now_ms=now_ms,
+        find_book=prices.book,
     )
     epoch_id = await ledger.register_epoch(boot_id)
     writer = Writer(
@@ -137,11 +150,19 @@ async def _open(
         idle_ms=IDLE_SHARED_INTERVALS * interval_ms if shared else IDLE_MS,
         shared=shared,
     )
-    writer.on_flush = leases.on_flush
+    objects = Objects(ledger, monotonic=monotonic, refresh=leases.refresh, shared=shared)
+
+    def on_flush(flush: Flush) -> None:
+        leases.on_flush(flush)
+        objects.on_flush(flush)
+
+    writer.on_flush = on_flush
     recovery = Recovery(directory, ledger, writer, epoch_id)
     await recovery.find()
     welcome = _welcome(config, epoch_id, host_id, boot_id)
-    return Parts(lock, threads, transactions, ledger, writer, leases, recovery, epoch_id, welcome)
+    return Parts(
+        lock, threads, transactions, ledger, writer, leases, recovery, objects, epoch_id, welcome
+    )
 
 
 def _welcome(config: Config, epoch_id: int, host_id: str, boot_id: str) -> Welcome:

@@ -104,6 +104,11 @@ class Prices:
             entry=dict(price.entry) if price is not None else {},
         )
 
+    def book(self, version: str) -> PriceBook | None:
+        """The prices of a version. None: its table is not here any more, or not as it was."""
+        known = self._versions.get(version) or self._rebuilt(version)
+        return None if known is None else known.book
+
     def _rebuilt(self, version: str) -> _Version | None:
         """A version of an earlier start; a table without overlays is one by its id alone."""
         stored = self._stored.get(version)

@@ -6,6 +6,8 @@ from typing import Protocol
 from proxy.wire import (
     PROTOCOL_VERSION,
     Ack,
+    Answer,
+    Ask,
     Channel,
     Drain,
     Hello,
@@ -30,6 +32,8 @@ class Host(Protocol):
 
     def on_unwant(self, session: "Session", unwant: Unwant) -> None: ...
 
+    def on_ask(self, session: "Session", ask: Ask) -> None: ...
+
     def on_gone(self, session: "Session") -> None: ...
 
 
@@ -50,13 +54,14 @@ class Session:
             Status: lambda status: host.on_status(self, status),
             Want: lambda want: host.on_want(self, want),
             Unwant: lambda unwant: host.on_unwant(self, unwant),
+            Ask: lambda ask: host.on_ask(self, ask),
         }
 
     def start(self, welcome: Welcome) -> None:
         self._channel.start(self._on_message, self._on_close)
         self._channel.send(welcome)
 
-    def send(self, message: Snapshot | Slices) -> None:
+    def send(self, message: Snapshot | Slices | Answer) -> None:
         self._channel.send(message)
 
     def drain(self) -> None:

@@ -6,8 +6,10 @@ from msgspec import json
 
 from pricing.usage import RequestSize, Usage
 from proxy.errors import Refusal
+from proxy.providers import anthropic_batches as batches
 from proxy.providers import requests as rq
-from proxy.providers.base import Facts, Meter, Reading, Route
+from proxy.providers.anthropic_batches import BATCHES
+from proxy.providers.base import Facts, Meter, Reading, Route, Watcher
 from proxy.providers.fields import (
     MODEL_CHARS_MAX,
     as_count,
@@ -38,11 +40,11 @@ _POSTS: tuple[tuple[str, Route], ...] = (
     ("/messages", MESSAGES),
     ("/messages/count_tokens", Route("messages.count_tokens", "free")),
     ("/complete", COMPLETE),
-    ("/messages/batches", Route("messages.batches", "unmetered")),
+    ("/messages/batches", BATCHES),
     ("/files", Route("files", "unmetered")),
     ("/skills", Route("skills", "unmetered")),
 )
-_EXAMPLES = ("/v1/models", "/v1/messages/batches/msgbatch_1/results", "/v1/files/file_1")
+_EXAMPLES = ("/v1/models", "/v1/files/file_1")
 
 _TEXT_BLOCKS = frozenset(
     (
@@ -77,14 +79,19 @@ class Anthropic:
     # --- routes --------------------------------------------------------------------------
 
     def route(self, method: str, path: str) -> Route | None:
-        return rq.route_by_end(_POSTS, method, path)
+        found = rq.route_by_end(_POSTS, method, path)
+        if found is rq.READ or found is rq.OTHER:
+            return batches.watched_route(method, path) or found
+        return found
 
     def routes(self) -> tuple[tuple[str, str, Route], ...]:
-        return rq.route_table(_POSTS, "/v1", _EXAMPLES)
+        return (*rq.route_table(_POSTS, "/v1", _EXAMPLES), *batches.EXAMPLES)
 
     # --- requests ------------------------------------------------------------------------
 
     def facts(self, route: Route, path: str, query: bytes, body: bytes) -> Facts:
+        if route is BATCHES:
+            return batches.batch_facts(route, body, lambda one: self.facts(MESSAGES, "", b"", one))
         parsed = rq.parse_body(body)
         model = rq.checked_model(parsed.get("model"))
         size = RequestSize(len(body))
@@ -113,10 +120,15 @@ class Anthropic:
     # --- replies -------------------------------------------------------------------------
 
     def meter(self, facts: Facts, *, status: int, content_type: str, inject_usage: bool) -> Meter:
+        if facts.route is BATCHES:
+            return JsonMeter(batches.CreatedReader())
         reader = MessageReader(facts.provider_options)
         if is_event_stream(content_type, expected=facts.stream and status < 400):
             return EventMeter(reader)
         return JsonMeter(reader)
+
+    def watcher(self, route: Route, path: str, content_type: bytes) -> Watcher | None:
+        return batches.watcher(route, path, lambda: MessageReader({}))
 
     def error_body(self, refusal: Refusal, request_id: str) -> bytes:
         return json.encode(_error(refusal, request_id))

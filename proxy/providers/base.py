@@ -4,10 +4,11 @@ A dialect knows wire formats and nothing of budgets, prices or sockets. It is st
 from the meters it makes, one per call. Meters are sans-IO: bytes in, in any pieces; facts out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
+from pricing.batch import BatchSize
 from pricing.usage import RequestSize, Usage
 from proxy.errors import Refusal
 
@@ -23,6 +24,7 @@ class Route:
     kind: RouteKind
     operation: str = ""  # OpenTelemetry gen_ai.operation.name: chat, embeddings, ...
     reason: str = ""  # why it is refused, where there is more to say than that it is not metered
+    watched: bool = False  # a free one: what its request or reply tells of other calls is noted
 
 
 @dataclass(slots=True)
@@ -42,6 +44,11 @@ class Facts:
     clampable: bool = True  # False: no field of the request limits its output, of every model
     fallbacks: tuple[str, ...] = ()  # models that may answer in its stead
     estimate: Usage | None = None  # where the text of the request does not tell: its usual usage
+    later: str = ""  # the usage comes later, with something the provider keeps: batch | response
+    parts: tuple[tuple[str, BatchSize], ...] = ()  # of a batch: what bounds its requests, by model
+    steps: Iterator[None] | None = None  # of a large request: reads on, and fills in `parts`
+    input_file: str = ""  # of a batch: the file that has its requests, known from its upload
+    input_route: str = ""  # the route all of them must be for
 
 
 @dataclass(slots=True)
@@ -55,6 +62,7 @@ class Reading:
     error: str = ""  # an error event inside the stream, or the error type of a JSON body
     partial: bool = False  # usage seen is provisional: a cut stream's lower bound
     delivered_output_tokens: int = 0  # estimate of output passed so far, for cut streams
+    opened: str = ""  # the id of what the provider keeps, of a call whose usage comes later
 
 
 class Meter(Protocol):
@@ -128,3 +136,53 @@ class RefusalDialect(Protocol):
 
     def refusal_headers(self, refusal: Refusal) -> list[tuple[bytes, bytes]]:
         """Headers to add."""
+
+
+@dataclass(slots=True)
+class Found:
+    """What the request and reply of a watched route tell of something the provider keeps."""
+
+    kind: str  # file | batch | response
+    object_id: str
+    requests: dict[str, object] | None = None  # of a file: what bounds the requests in it
+    outputs: list[str] = field(default_factory=list)  # of a batch: the files of its results
+    result: "Result | None" = None
+
+
+@dataclass(slots=True)
+class Result:
+    """Final usage: (model, Usage.as_dict()) for each model and size of request."""
+
+    groups: list[tuple[str, dict[str, object]]]
+    total: bool = False  # the counts of a batch, added up by the provider
+    source: str = "reported"  # estimated: input as it was estimated when the call was made
+    ending: str = "complete"
+
+
+class Watcher(Protocol):
+    """Reads along on one exchange of a watched route; never raises on a provider's nonsense."""
+
+    edits: bool  # replies are passed on whole, as `edited`
+
+    def feed_request(self, data: bytes) -> None:
+        """The next bytes of the request's body. Raises Refusal for what may be read in two ways."""
+
+    def begin(self, content_type: str) -> None:
+        """The head of a reply with status 200 is here."""
+
+    def feed(self, data: bytes) -> None:
+        """The next decoded bytes of that reply."""
+
+    def found(self) -> list[Found]:
+        """The reply ended cleanly."""
+
+    def edited(self, body: bytes, base: bytes) -> bytes:
+        """The reply for the client, who reaches this route at `base` (scheme, host and path)."""
+
+
+@runtime_checkable
+class WatchDialect(Protocol):
+    """What a dialect has besides where usage comes later than the call."""
+
+    def watcher(self, route: Route, path: str, content_type: bytes) -> Watcher | None:
+        """For one exchange; `content_type` is the request's. None: there is nothing to read."""

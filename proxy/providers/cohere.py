@@ -57,7 +57,7 @@ class Cohere:
 
     def __init__(self, clamp_field: str = "") -> None:
         self.clamp_field = clamp_field or "max_tokens"
-        self._openai = OpenAI(self.clamp_field)
+        self._openai = OpenAI(self.clamp_field, inner=True)
 
     # --- routes --------------------------------------------------------------------------
 

@@ -11,12 +11,12 @@ from proxy.providers.requests import bad
 
 PARTS_MAX = 64
 TEXT_BYTES_MAX = 2**20
-_BOUNDARY = re.compile(
+BOUNDARY = re.compile(
     rb"multipart/form-data\s*;(?:[^;]*;)*?\s*boundary=(?:\"([^\"\\\r\n]{1,70})\"|([^\s;\",]{1,70}))"
     rb"\s*(?:;.*)?",
     re.IGNORECASE | re.DOTALL,
 )
-_DISPOSITION = re.compile(
+DISPOSITION = re.compile(
     rb"content-disposition:[ \t]*form-data;[ \t]*name=\"([^\"\\\r\n]*)\""
     rb"(;[ \t]*filename=\"[^\"\r\n]*\"(?:;[ \t]*filename\*=[^\s;\"]*)?)?[ \t]*",
     re.IGNORECASE,
@@ -52,7 +52,7 @@ def is_form(body: bytes) -> bool:
 
 def check_boundary(content_type: bytes, body: bytes) -> None:
     """A form must be announced as one, with the boundary its first line has. Raises Refusal."""
-    announced = _BOUNDARY.fullmatch(content_type)
+    announced = BOUNDARY.fullmatch(content_type)
     boundary = announced and (announced[1] or announced[2])
     if not boundary or not body.startswith(b"--" + boundary + b"\r\n"):
         raise bad("the form does not begin with the boundary its content-type names")
@@ -86,7 +86,7 @@ def _add(form: Form, body: bytes, head: bytes, start: int, end: int) -> None:
     dispositions = []
     for line in head.split(b"\r\n"):
         if line[:20].lower() == b"content-disposition:":
-            dispositions.append(_DISPOSITION.fullmatch(line))
+            dispositions.append(DISPOSITION.fullmatch(line))
         elif line[:26].lower() == b"content-transfer-encoding:":
             raise bad("a part of the form has a transfer encoding: send it as it is")
     if len(dispositions) != 1 or dispositions[0] is None:

@@ -76,7 +76,7 @@ class Gemini:
 
     def __init__(self, clamp_field: str = "") -> None:
         self.clamp_field = clamp_field or "generationConfig.maxOutputTokens"
-        self._openai = OpenAI()
+        self._openai = OpenAI(inner=True)
 
     # --- routes --------------------------------------------------------------------------
 

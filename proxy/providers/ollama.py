@@ -49,7 +49,7 @@ class Ollama:
     spent_status = 429
 
     def __init__(self, clamp_field: str = "") -> None:
-        self._openai = OpenAI(clamp_field or "max_tokens")
+        self._openai = OpenAI(clamp_field or "max_tokens", inner=True)
         self.clamp_field = self._openai.clamp_field
 
     # --- routes --------------------------------------------------------------------------

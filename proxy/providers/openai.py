@@ -13,11 +13,15 @@ from msgspec import json
 
 from pricing.usage import RequestSize
 from proxy.errors import Refusal
+from proxy.providers import openai_batches
 from proxy.providers import requests as rq
-from proxy.providers.base import Facts, Meter, Route
+from proxy.providers.base import Facts, Meter, Route, Watcher
+from proxy.providers.batch_lines import RequestLines
 from proxy.providers.endpoints import MEDIA, REALTIME_BESIDE, Endpoint
 from proxy.providers.host import Host
 from proxy.providers.meters import EventMeter, JsonMeter, is_event_stream
+from proxy.providers.openai_batches import BATCHES, FILES
+from proxy.providers.openai_errors import error_object
 from proxy.providers.openai_meter import ChatReader, ResponsesReader
 from proxy.providers.openai_plain import plain_reply, plain_request
 from proxy.providers.usage_chunk import WithholdingMeter
@@ -47,9 +51,9 @@ POSTS: rq.Posts = (
     ("/audio/transcriptions", Route("audio.transcriptions", "metered", "transcription")),
     ("/audio/translations", Route("audio.translations", "metered", "transcription")),
     ("/videos", Route("videos", "unmetered")),
-    ("/files", Route("files", "unmetered")),
+    ("/files", FILES),
     ("/uploads", Route("uploads", "unmetered")),
-    ("/batches", Route("batches", "unmetered")),
+    ("/batches", BATCHES),
     ("/fine_tuning/jobs", Route("fine_tuning", "unmetered")),
     ("/assistants", Route("assistants", "unmetered")),
     ("/threads", Route("threads", "unmetered")),
@@ -64,7 +68,7 @@ POSTS: rq.Posts = (
     ("/realtime/calls", REALTIME_BESIDE),
     ("/rerank", Route("rerank", "unmetered")),
 )
-_EXAMPLES = ("/v1/models", "/v1/responses/resp_1", "/v1/chat/completions/chatcmpl_1")
+_EXAMPLES = ("/v1/models", "/v1/responses/resp_1/input_items", "/v1/chat/completions/chatcmpl_1")
 
 _INLINE_PARTS = frozenset(
     (
@@ -111,16 +115,25 @@ class OpenAI:
     asks_usage = True  # streams tell their usage only when asked to
     endpoints: Mapping[str, Endpoint] = MEDIA  # routes of other shapes, by name
 
-    def __init__(self, clamp_field: str = "") -> None:
+    def __init__(self, clamp_field: str = "", *, inner: bool = False) -> None:
+        """`inner`: for a part of another dialect."""
         self.clamp_field = clamp_field or self.usual_clamp_field
+        # Whether work that is billed later is taken: batches, background responses.
+        self._later = self.name in openai_batches.DIALECTS and not inner
+        if not self._later:
+            self.posts = openai_batches.refused(self.posts)
 
     # --- routes --------------------------------------------------------------------------
 
     def route(self, method: str, path: str) -> Route | None:
-        return rq.route_by_end(self.posts, method, path)
+        found = rq.route_by_end(self.posts, method, path)
+        if self._later and (found is rq.READ or found is rq.OTHER):
+            return openai_batches.watched_route(method, path) or found
+        return found
 
     def routes(self) -> tuple[tuple[str, str, Route], ...]:
-        return rq.route_table(self.posts, "/v1", _EXAMPLES)
+        watched = openai_batches.EXAMPLES if self._later else ()
+        return (*rq.route_table(self.posts, "/v1", _EXAMPLES), *watched)
 
     # --- requests ------------------------------------------------------------------------
 
@@ -134,6 +147,8 @@ class OpenAI:
                 return plain
         if route is not CHAT and (endpoint := self.endpoints.get(route.name)):
             return endpoint.facts(route, path, body)
+        if route is BATCHES:
+            return openai_batches.batch_facts(route, body, self.route)
         parsed = rq.parse_body(body)
         model = parsed.get("model")
         if model is None:
@@ -156,6 +171,8 @@ class OpenAI:
             _completions_facts(facts, parsed, size)
         else:
             _responses_facts(parsed, size)
+            if route is RESPONSES and parsed.get("background"):
+                facts.later = openai_batches.background(self._later)
         if not self.asks_usage:
             facts.wants_usage_chunk = True
         return facts
@@ -184,8 +201,10 @@ class OpenAI:
         streamed = is_event_stream(content_type, expected=facts.stream and status < 400)
         if facts.route is not CHAT and (endpoint := self.endpoints.get(facts.route.name)):
             return endpoint.meter(facts, content_type, streamed=streamed, failed=status >= 400)
+        if facts.route is BATCHES:
+            return JsonMeter(openai_batches.BatchReader())
         if facts.route is RESPONSES or facts.route is COMPACT:
-            responses = ResponsesReader()
+            responses = openai_batches.BackgroundReader() if facts.later else ResponsesReader()
             return EventMeter(responses) if streamed else JsonMeter(responses)
         chat = ChatReader(choices=facts.size.choices, searches=facts.searches)
         if not streamed:
@@ -194,11 +213,19 @@ class OpenAI:
             return WithholdingMeter(chat)
         return EventMeter(chat)
 
+    def watcher(self, route: Route, path: str, content_type: bytes) -> Watcher | None:
+        return openai_batches.watcher(
+            route,
+            path,
+            content_type,
+            lines=lambda allowed: RequestLines(self.route, self.facts, allowed),
+        )
+
     def error_body(self, refusal: Refusal, request_id: str) -> bytes:
-        return json.encode({"error": _error(refusal)})
+        return json.encode({"error": error_object(refusal)})
 
     def error_event(self, facts: Facts, refusal: Refusal, request_id: str) -> bytes:
-        error = _error(refusal)
+        error = error_object(refusal)
         if facts.route is not RESPONSES:
             return b"data: " + json.encode({"error": error}) + b"\n\n"
         event = {
@@ -257,12 +284,6 @@ def _completions_facts(facts: Facts, body: dict[str, object], size: RequestSize)
 
 
 def _responses_facts(body: dict[str, object], size: RequestSize) -> None:
-    if body.get("background"):
-        raise Refusal(
-            "route_not_metered",
-            "background responses are not supported: their usage arrives only when they are "
-            "polled. Send the request without `background`, streamed if it takes long.",
-        )
     items = body.get("input")
     if type(items) is list:
         for item in items:
@@ -359,33 +380,3 @@ def _inputs(value: object) -> int:
 def _asks_usage(body: dict[str, object]) -> bool:
     options = body.get("stream_options")
     return type(options) is dict and options.get("include_usage") is True
-
-
-_TYPES = {
-    "budget_exceeded": "insufficient_quota",
-    "cost_cap_exceeded": "insufficient_quota",
-    "budget_busy": "rate_limit_error",
-    "rate_limited": "rate_limit_error",
-    "model_not_priced": "permission_error",
-    "model_not_allowed": "permission_error",
-    "route_not_metered": "permission_error",
-    "provider_not_allowed": "permission_error",
-    "invalid_api_key": "authentication_error",
-    "key_expired": "authentication_error",
-    "key_revoked": "authentication_error",
-}
-
-
-def _error(refusal: Refusal) -> dict[str, object]:
-    server_side = refusal.status >= 500
-    error: dict[str, object] = {
-        "message": refusal.message,
-        "type": _TYPES.get(
-            refusal.code, "server_error" if server_side else "invalid_request_error"
-        ),
-        "param": None,
-        "code": refusal.code,
-    }
-    if refusal.details:
-        error["details"] = refusal.details
-    return error

@@ -39,7 +39,7 @@ def read_all(directory, journal_id, **options):
 def test_records_of_before_a_field_was_added_read_on():
     settle = a_settle(a_hold(), priced_nano=5)
     values = msgspec.msgpack.decode(encode(settle))
-    assert values.pop() == 5
+    assert (values.pop(), values.pop()) == (None, 5)
     before = DECODERS[TYPES.index(Settle)](msgspec.msgpack.encode(values))
     assert before == msgspec.structs.replace(settle, priced_nano=None)
 

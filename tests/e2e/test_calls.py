@@ -502,7 +502,7 @@ def test_statuses_of_free_routes_pass(stage: Stage, status: int) -> None:
     assert (answer.status_code, answer.content, answer.headers["x-more"]) == (status, b"", "1")
 
 
-@pytest.mark.parametrize("path", ["/v1/videos", "/v1/anything", "/v1/messages/batches"])
+@pytest.mark.parametrize("path", ["/v1/videos", "/v1/anything", "/v1/uploads"])
 def test_unmetered_routes_are_refused(stage: Stage, path: str) -> None:
     answer = stage.http.post(path, content=b"{}", headers=stage.headers(CHAT))
 

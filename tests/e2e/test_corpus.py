@@ -32,7 +32,6 @@ SEED = int(os.environ.get("TOLLKEEPER_SEED", "20261121"))
 PRICED_AT_S = 1_795_291_200.0  # 2026-11-21T20:00:00Z
 # Refused before they are forwarded, as documented.
 REFUSED = {
-    "a9462ec8682bf56e3c7d": "route_not_metered",  # a background response
     "5bc213c0600794df7862": "bad_request",  # a gateway's own body: it names no model
     "f3979fd888ccf44a81d3": "route_not_metered",  # an endpoint's root: its reply has no usage
     "ca9e9c4f2331553bd101": "route_not_metered",  # invoke on a model that is none

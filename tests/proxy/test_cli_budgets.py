@@ -165,7 +165,7 @@ def test_calls_to_a_cloud(
         (["--key", "dev"], "{}", 2, "names no model"),
         (["--key", "dev"], '{"model": "nope"}', 2, "no provider prices 'nope'"),
         (["--key", "dev", "--provider", "x"], '{"model": "o3"}', 2, "no provider is called 'x'"),
-        (["--key", "dev", "--path", "/v1/files"], '{"model": "o3"}', 2, "is unmetered"),
+        (["--key", "dev", "--path", "/v1/videos"], '{"model": "o3"}', 2, "is unmetered"),
         (
             ["--key", "dev", "--provider", "openai"],
             '{"model": "nope", "input": "x"}',

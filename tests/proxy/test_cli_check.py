@@ -80,7 +80,7 @@ def test_routes_and_their_meters(tollkeeper: Tollkeeper, tmp_path: Path) -> None
     routes = {f["name"]: f["detail"] for f in findings(tollkeeper) if f["what"] == "routes"}
     assert "chat.completions" in routes["openai: metered"]
     assert "messages.count_tokens" in routes["anthropic: free"]
-    assert "files" in routes["openai: refused, 403"]
+    assert "uploads" in routes["openai: refused, 403"]
     by_path = findings(tollkeeper, "--routes")
     detail = {f["name"]: f["detail"] for f in by_path if f["what"] == "route"}
     assert detail["POST /openai/v1/chat/completions"] == "metered (chat.completions)"

@@ -30,7 +30,8 @@ from proxy.config import (
     Team,
 )
 from proxy.config import Overlay as PriceOverlay
-from proxy.control.control import Clock, Control
+from proxy.control.clock import Clock
+from proxy.control.control import Control
 from tests.db.bank import check_sums
 from tests.db.faulty import Faulty
 from tests.factories import a_hold, a_settle

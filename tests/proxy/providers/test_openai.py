@@ -49,7 +49,13 @@ def with_part(part: object) -> dict[str, object]:
         ("POST", "/v1/embeddings", "embeddings", "metered"),
         ("POST", "/v1/moderations", "moderations", "free"),
         ("POST", "/v1/images/generations", "images.generations", "metered"),
-        ("POST", "/v1/batches", "batches", "unmetered"),
+        ("POST", "/v1/batches", "batches", "metered"),
+        ("POST", "/v1/batches/batch_1/cancel", "batches.read", "free"),
+        ("POST", "/v1/responses/resp_1/cancel", "responses.read", "free"),
+        ("POST", "/v1/fine_tuning/jobs/ft_1/cancel", "other", "unmetered"),
+        ("GET", "/v1/files/file-1/content", "files.content", "free"),
+        ("GET", "/v1/files/file-1", "read", "free"),
+        ("DELETE", "/v1/batches/batch_1", "read", "free"),
         ("POST", "/v1/Chat/Completions", "other", "unmetered"),
         ("POST", "/v1/messages", "other", "unmetered"),
         ("POST", "/v1/chat/completions/x", "other", "unmetered"),
@@ -292,10 +298,21 @@ def test_files_searched_and_containers_are_held() -> None:
     assert size.units == {"file_search": 3, "code_interpreter": 2}
 
 
-def test_background_responses_are_refused() -> None:
+def test_the_usage_of_background_responses_comes_later() -> None:
+    body = {"model": "gpt-5", "input": "x", "background": True}
+    assert facts_of(body, "/v1/responses").later == "response"
+    assert facts_of(body | {"background": False}, "/v1/responses").later == ""
+
+
+def test_background_responses_of_other_hosts_are_refused() -> None:
+    host = OpenAI(inner=True)
+    route = host.route("POST", "/v1/responses")
+    assert route is not None
     with pytest.raises(Refusal, match="background") as refusal:
-        facts_of({"model": "gpt-5", "input": "x", "background": True}, "/v1/responses")
+        host.facts(route, "", b"", b'{"model": "gpt-5", "input": "x", "background": true}')
     assert refusal.value.code == "route_not_metered"
+    kinds = {row.kind for path in ("/v1/files", "/v1/batches") if (row := host.route("POST", path))}
+    assert kinds == {"unmetered"}
 
 
 def test_the_model_of_a_deployment_is_in_the_path() -> None:

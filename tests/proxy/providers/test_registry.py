@@ -8,8 +8,13 @@ from proxy.providers.openai import OpenAI
 from proxy.providers.registry import DIALECT_NAMES, check, dialect
 
 CEILINGS = (Path(__file__).parents[3] / "docs/ceilings.md").read_text()
+LATER = {
+    *("moderations", "responses.input_tokens"),
+    *("files", "batches.read", "responses.read"),
+}
 FREE_POSTS = {
-    "anthropic": {"messages.count_tokens"},
+    "anthropic": {"messages.count_tokens", "messages.batches.read"},
+    **dict.fromkeys(("openai", "azure", "groq"), LATER),
     "cohere": {
         *("moderations", "responses.input_tokens"),
         *("tokenize", "detokenize", "check-api-key"),
