@@ -228,7 +228,9 @@ def _drain(
     if fresh:
         UPSERT_ROLLUPS.many(connection, rollups([each.row for each in fresh], host_id))
     opened = any(each.settle.opens for each in fresh)
-    ready = apply_notes(connection, batch.notes, fresh) if batch.notes or opened else 0
+    ready = 0
+    if batch.notes or opened:
+        ready = apply_notes(connection, batch.notes, fresh, careful=careful)
     return Drained(
         rows=len(fresh),
         duplicates=duplicates,

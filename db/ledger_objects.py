@@ -3,16 +3,21 @@
 An object whose call and final usage are both known is `ready` for `ledger_open`.
 """
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import Connection, select, update
+from sqlalchemy.exc import DBAPIError
 
 from db.journal_records import Note
 from db.ledger_insert import Ended
 from db.ledger_types import FoundObject
 from db.models import ProviderObject
 from db.statements import insert_new, table_of
+from db.transactions import is_retryable
+
+log = logging.getLogger(__name__)
 
 OBJECTS = table_of(ProviderObject)
 IDENTITY = ("provider", "account", "kind", "object_id")
@@ -21,11 +26,15 @@ ID_CHARS_MAX = 128
 Identity = tuple[str, str, str, str]
 
 
-def apply_notes(connection: Connection, notes: Iterable[Note], fresh: Iterable[Ended]) -> int:
-    """Book what notes and rows that were inserted say. Returns how many calls became ready."""
+def apply_notes(
+    connection: Connection, notes: Iterable[Note], fresh: Iterable[Ended], *, careful: bool
+) -> int:
+    """Book what notes and rows that were inserted say. Returns how many calls became ready.
+    `careful`: a note that the database refuses must not stop the others; without it a call stays
+    charged at its hold."""
     ready = 0
     for note in notes:
-        ready += _apply(connection, note)
+        ready += _apply_apart(connection, note) if careful else _apply(connection, note)
     for hold, settle, _ in fresh:
         opens = settle.opens
         if opens is not None:
@@ -35,6 +44,17 @@ def apply_notes(connection: Connection, notes: Iterable[Note], fresh: Iterable[E
                 values = {"call_id": hold.call_id, "estimate": opens.estimate}
                 ready += _set(connection, row, values)
     return ready
+
+
+def _apply_apart(connection: Connection, note: Note) -> int:
+    try:
+        with connection.begin_nested():
+            return _apply(connection, note)
+    except (DBAPIError, ValueError, TypeError, OverflowError) as exc:
+        if is_retryable(exc):
+            raise
+        log.error("%s %s cannot be noted: %s", note.kind, note.object_id, exc)
+        return 0
 
 
 def _apply(connection: Connection, note: Note) -> int:

@@ -22,6 +22,7 @@ from db.statements import table_of
 from pricing.batch import in_one_band, merged
 from pricing.book import PriceBook, split_key
 from pricing.calculator import Cost, cost
+from pricing.errors import PricingError
 from pricing.price import Price
 from pricing.usage import Usage
 
@@ -97,7 +98,10 @@ def _settle(
     result, bound = row.result, _usage(call.usage or {})
     if result.get("total") and not _tells_all(book, call.key, bound):
         return ""
-    priced = _priced(book, call.key, result, row.estimate, call.at_ms)
+    try:
+        priced = _priced(book, call.key, result, row.estimate, call.at_ms)
+    except (PricingError, TypeError, ValueError) as exc:
+        return f"its usage cannot be priced: {exc}"
     if priced.price is None:
         return "its models have no price"
     for other in priced.others:  # what rows refer to must be stored, so that they can be verified

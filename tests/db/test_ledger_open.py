@@ -338,3 +338,17 @@ async def test_verify_finds_a_settlement_of_another_call(engine, life, write):
     await write(swap)
     (finding,) = await verify(engine)
     assert "does not correct its call" in finding.message
+
+
+async def test_a_note_that_is_refused_stops_nothing(engine, life):
+    """Here one whose kind no column takes, or whose usage is none."""
+    wrong = lines(("small", 1, 1))
+    wrong["groups"][0][1]["no_such_field"] = 1
+    await life.drain(life.open_call(), notes=[note(result=wrong)])
+    settled, problems = await life.ledger.settle_open()
+    assert (settled, len(problems)) == ([], 1)
+    call = life.open_call("batch_2")
+    too_long = Note("openai", "", "k" * 300, "x", 2**80)
+    await life.drain(call, notes=[too_long, note(object_id="batch_2", result=RESULT)])
+    ((settled,), _) = await life.ledger.settle_open()
+    assert settled.nano == COST
