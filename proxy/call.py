@@ -23,7 +23,7 @@ from proxy.outcome import Outcome
 from proxy.principal import OwnHeaders, own_headers
 from proxy.providers.base import Dialect, Facts, Meter, RefusalDialect, Route
 from proxy.providers.forms import check_boundary, is_form
-from proxy.refuse import guessed_dialect
+from proxy.refuse import guessed_dialect, spent_status
 from proxy.request_head import RequestHead
 from proxy.routing import destination
 from proxy.scopes import Principal
@@ -163,16 +163,19 @@ class Call:
 
     def refusal_status(self, refusal: Refusal) -> int:
         """The status of a refusal, after `refusal_status` of the key or the provider, and what
-        the dialect makes of it."""
+        client and dialect make of it."""
         status = refusal.status
         if refusal.code == "budget_exceeded":
-            if self.principal is not None and self.principal.refusal_status:
-                status = self.principal.refusal_status
-            elif self.provider is not None:
-                status = self.provider.refusal_status
+            status = self._configured_status() or spent_status(self.dialect, self.head)
         if isinstance(self.dialect, RefusalDialect):
             status = self.dialect.refusal_status(refusal, status)
         return status
+
+    def _configured_status(self) -> int:
+        """`refusal_status` of the key, else of the provider; 0 where neither says."""
+        if self.principal is not None and self.principal.refusal_status:
+            return self.principal.refusal_status
+        return self.provider.refusal_status if self.provider is not None else 0
 
 
 def find_route(call: Call) -> None:

@@ -1,6 +1,8 @@
 """How a refusal looks on the wire: the body of the API that was called, and the headers that
 make its SDK stop, or wait, exactly once."""
 
+import re
+
 from proxy.client import Headers
 from proxy.errors import Refusal
 from proxy.providers.base import Dialect, RefusalDialect
@@ -9,6 +11,8 @@ from proxy.request_head import RequestHead
 
 _DIALECTS = {name: dialect(name) for name in DIALECT_NAMES}
 RETRY_AFTER_S_MAX = 60  # SDKs sleep through whatever they are told
+# Clients that send again after any 429, whatever its headers say, but never after 402.
+_REPEATS_429 = re.compile(rb"\b(ai-sdk|langchain-google-genai)/")
 
 
 def refusal_headers(refusal: Refusal, request_id: str, spoken: Dialect) -> Headers:
@@ -41,3 +45,9 @@ def guessed_dialect(head: RequestHead) -> Dialect:
     if b"x-goog-api-key" in head.noted:
         return _DIALECTS["gemini"]
     return _DIALECTS["openai"]
+
+
+def spent_status(spoken: Dialect, head: RequestHead) -> int:
+    """The status of a spent budget that the client at the other end does not try again."""
+    agent = next((line for line in head.lines if line.startswith(b"user-agent: ")), b"")
+    return 402 if _REPEATS_429.search(agent) else spoken.spent_status

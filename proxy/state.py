@@ -40,7 +40,7 @@ class Provider:
     prices: str  # provider name in the price table, or "free"
     allow_unmetered: bool
     inject_usage: bool
-    refusal_status: int
+    refusal_status: int  # of a spent budget; 0: what suits dialect and client
     models: Mapping[str, str]  # what calls name -> the model it is
     charge_reported: bool = False  # the provider's own figure, where a reply has one
     region: str = ""
@@ -79,7 +79,7 @@ def _provider(entry: ProviderEntry, proxies: Proxies, before: Provider | None) -
         prices=entry.prices,
         allow_unmetered=entry.allow_unmetered,
         inject_usage=entry.inject_usage,
-        refusal_status=entry.refusal_status or spoken.spent_status,
+        refusal_status=entry.refusal_status,
         models=entry.models,
         charge_reported=entry.charge_reported,
         region=entry.region,

@@ -49,7 +49,8 @@ def chat_events(include_usage: bool) -> list[bytes]:
     }
     extra: dict[str, Any] = {"usage": None} if include_usage else {}
     deltas: list[tuple[dict[str, Any], str | None]] = [
-        *(({"content": piece}, None) for piece in PIECES),
+        ({"role": "assistant", "content": PIECES[0]}, None),
+        *(({"content": piece}, None) for piece in PIECES[1:]),
         ({}, "stop"),
     ]
     events = [
