@@ -1,6 +1,7 @@
 """Documents keep up with the code: keys, codes, metrics, dependencies, links."""
 
 import functools
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -102,6 +103,22 @@ def test_locks_pin_every_dependency_by_hash(lock: str, extras: tuple[str, ...]) 
     assert requirement_names(extras) <= {name for name, _ in entries}
     assert not [name for name, hashes in entries if not hashes]
     assert "://" not in text
+
+
+def test_locks_of_the_compatibility_tests() -> None:
+    """Whatever is installed is known by its hash, and comes from wherever packages come from."""
+    requirements = re.findall(r"^[\w-]+", read("tests/compat/requirements.in"), re.MULTILINE)
+    text = read("requirements-compat.lock")
+    entries = re.findall(r"^([\w.-]+)==.*((?:\n    --hash=sha256:[0-9a-f]{64}.*)*)", text, re.M)
+    assert set(requirements) <= {name for name, _ in entries}
+    assert not [name for name, hashes in entries if not hashes]
+    assert "://" not in text
+    for folder in ("tests/compat", "tests/compat/agents"):
+        packages = json.loads(read(f"{folder}/package-lock.json"))["packages"]
+        wanted = json.loads(read(f"{folder}/package.json"))["dependencies"]
+        assert packages.pop("")["dependencies"] == wanted
+        assert not [name for name, entry in packages.items() if "integrity" not in entry]
+        assert not [name for name, entry in packages.items() if "resolved" in entry]
 
 
 def test_links_between_documents_resolve() -> None:

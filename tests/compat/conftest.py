@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.compat.answers import play_tools
+from tests.compat.answers import WEATHER, play_tool
 from tests.compat.programs import Program
 from tests.replay import ReplayServer
 from tests.sdk import conftest as sdk
@@ -39,5 +39,5 @@ def run(programs: dict[str, Program]) -> Run:
 @pytest.fixture
 def tools(tollkeeper: Harness, provider: ReplayServer) -> Harness:
     """A provider that calls the tool it is told of."""
-    play_tools(provider)
+    play_tool(provider, WEATHER)
     return tollkeeper
