@@ -157,6 +157,8 @@ def _key_of(provider: Provider) -> str:
         return f"requests signed for {provider.aws.region}"
     if provider.google.location and not provider.api_key:
         return "Google Cloud access tokens"
+    if provider.azure.tenant_id and not provider.api_key:
+        return f"Entra access tokens of {provider.azure.client_id}"
     return "key set" if provider.api_key else "no key sent"
 
 

@@ -102,6 +102,17 @@ class Google(Struct, forbid_unknown_fields=True, frozen=True):
     service_account_file: str = ""  # "" = the application default credentials
 
 
+class Azure(Struct, forbid_unknown_fields=True, frozen=True):
+    """Microsoft Entra: the application whose access tokens requests carry."""
+
+    tenant_id: str = ""  # "" = no tokens
+    client_id: str = ""
+    client_secret: str = ""
+    federated_token_file: str = ""  # in place of a secret: a workload identity
+    scope: str = "https://cognitiveservices.azure.com/.default"
+    authority: str = "https://login.microsoftonline.com"
+
+
 class Provider(Struct, forbid_unknown_fields=True, frozen=True):
     base_url: str = ""
     dialect: str = ""  # "" = the provider's own
@@ -116,6 +127,7 @@ class Provider(Struct, forbid_unknown_fields=True, frozen=True):
     models: dict[str, str] = {}  # names that do not tell the model -> the model
     aws: Aws = Aws()
     google: Google = Google()
+    azure: Azure = Azure()
 
 
 class Key(Struct, forbid_unknown_fields=True, frozen=True):

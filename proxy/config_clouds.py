@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from importlib.util import find_spec
+from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
-from proxy.config import Provider
+from proxy.config import Azure, Provider
 from proxy.config_reader import Problems
 
 REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
@@ -83,6 +84,7 @@ def check_cloud(path: str, name: str, provider: Provider, problems: Problems) ->
         problems.add_check(f"{path}.aws.region", "missing: requests are signed for a region")
     if not google.location and google.service_account_file:
         problems.add_check(f"{path}.google.location", "missing: tokens are used where it is set")
+    _check_azure(f"{path}.azure", provider, problems)
     if provider.api_key:
         return
     for needed, extra, module in (
@@ -91,6 +93,21 @@ def check_cloud(path: str, name: str, provider: Provider, problems: Problems) ->
     ):
         if needed and not _installed(module):
             problems.add_check(path, f"needs tollkeeper[{extra}]: {module} is not installed")
+
+
+def _check_azure(path: str, provider: Provider, problems: Problems) -> None:
+    azure = provider.azure
+    if azure == Azure():
+        return
+    if not azure.tenant_id or not azure.client_id:
+        problems.add_check(path, "tenant_id and client_id go together")
+    if bool(azure.client_secret) == bool(azure.federated_token_file):
+        problems.add_check(path, "expected either client_secret or federated_token_file")
+    if provider.api_key:
+        problems.add_check(f"{path}.tenant_id", "expected either tokens or an api_key")
+    parts = urlsplit(azure.authority)
+    if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
+        problems.add_check(f"{path}.authority", "expected https://HOST: it is sent a secret")
 
 
 def _installed(module: str) -> bool:

@@ -81,7 +81,8 @@ def _complete(
     provider = placed(name, provider, env)
     base_url = provider.base_url.rstrip("/") or known.base_url
     api_key = provider.api_key
-    if known.variables and known.base_url in ("", base_url):  # never another host's key
+    usual = known.base_url in ("", base_url)  # never another host's key
+    if known.variables and usual and not provider.azure.tenant_id:
         api_key = api_key or _usual_key(known, env)
         if not api_key:
             variables = " or ".join(known.variables)

@@ -18,7 +18,7 @@ from proxy.config import Config, ConfigError
 
 # Their values are never shown, whatever is wrong with them.
 SECRET_FIELDS = frozenset(
-    {"key", "api_key", "key_sha256", "url", "secret_access_key", "session_token"}
+    {"key", "api_key", "key_sha256", "url", "secret_access_key", "session_token", "client_secret"}
 )
 
 _VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{[^}]*\}?")

@@ -12,10 +12,12 @@ from typing import NamedTuple, Protocol
 
 from proxy.errors import Refusal
 from proxy.request_head import RequestHead
-from proxy.wire import AwsEntry, GoogleEntry, ProviderEntry
+from proxy.wire import AwsEntry, AzureEntry, GoogleEntry, ProviderEntry
 
 RETRY_S = 5.0  # between two attempts of a source that fails
 WAIT_S = 20.0  # for a credential, then the call is refused
+EARLY_S = 300.0  # an access token is renewed this long before it expires
+_LEAST_S = 30.0  # a call in flight must not see it expire
 _REASON_CHARS_MAX = 300
 
 
@@ -32,6 +34,23 @@ class Fetched(NamedTuple):
     signer: Signer
     renew_s: float  # ask again after this time
     valid_s: float
+
+
+class Bearer:
+    """One token for every request."""
+
+    def __init__(self, token: str) -> None:
+        self._line = b"authorization: Bearer " + token.encode("ascii")
+
+    def lines(self, start: bytes, host: bytes, head: RequestHead, body: bytes) -> bytes:
+        """The token, whatever is asked."""
+        return self._line
+
+
+def access_token(token: str, left_s: float) -> Fetched:
+    """A token that expires so many seconds from now."""
+    renew_s = left_s - EARLY_S if left_s > 2 * EARLY_S else left_s / 2
+    return Fetched(Bearer(token), renew_s, left_s - _LEAST_S)
 
 
 class Source(Protocol):
@@ -119,7 +138,7 @@ class UpstreamAuth:
 def auth_for(entry: ProviderEntry, before: UpstreamAuth | None) -> UpstreamAuth | None:
     """How requests to a provider are authorised; None where a fixed header does. The one before
     is kept while its configuration is the same."""
-    made_of = (entry.name, entry.aws, entry.google)
+    made_of = (entry.name, entry.aws, entry.google, entry.azure)
     if before is not None and before.made_of == made_of:
         return before
     if entry.aws is not None:
@@ -128,10 +147,13 @@ def auth_for(entry: ProviderEntry, before: UpstreamAuth | None) -> UpstreamAuth 
     if entry.google is not None:
         google = entry.google
         return UpstreamAuth(entry.name, lambda: _google(google), made_of=made_of)
+    if entry.azure is not None:
+        azure = entry.azure
+        return UpstreamAuth(entry.name, lambda: _azure(azure), made_of=made_of)
     return None
 
 
-# These import what only the workers of such a provider need: tens of megabytes.
+# These import what only the workers of such a provider need, up to tens of megabytes.
 
 
 def _aws(entry: AwsEntry) -> Source:
@@ -144,3 +166,9 @@ def _google(entry: GoogleEntry) -> Source:
     from proxy.upstream_google import GoogleSource  # noqa: PLC0415
 
     return GoogleSource(entry)
+
+
+def _azure(entry: AzureEntry) -> Source:
+    from proxy.upstream_azure import AzureSource  # noqa: PLC0415
+
+    return AzureSource(entry)

@@ -105,6 +105,17 @@ class GoogleEntry(Struct, array_like=True, frozen=True):
     service_account_file: str = ""
 
 
+class AzureEntry(Struct, array_like=True, frozen=True):
+    """The application of Microsoft Entra whose tokens requests carry."""
+
+    authority: str
+    tenant_id: str
+    client_id: str
+    client_secret: str
+    federated_token_file: str  # in place of a secret
+    scope: str
+
+
 class ProviderEntry(Struct, array_like=True, frozen=True):
     name: str
     dialect: str
@@ -121,6 +132,7 @@ class ProviderEntry(Struct, array_like=True, frozen=True):
     models: dict[str, str] = {}  # what calls name -> the model it is
     aws: AwsEntry | None = None  # requests are signed
     google: GoogleEntry | None = None  # requests carry an access token
+    azure: AzureEntry | None = None  # the same
 
 
 class Settings(Struct, array_like=True, frozen=True):

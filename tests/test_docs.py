@@ -61,7 +61,7 @@ def test_every_metric_is_documented() -> None:
 def test_every_variable_of_the_tests_is_documented() -> None:
     found = {
         name
-        for path in (ROOT / "tests").rglob("*.py")
+        for path in python_files("tests")
         for name in re.findall(r"environ\.get\(\"([A-Z_]+)\"", path.read_text())
     }
     assert {"HYPOTHESIS_PROFILE", "TOLLKEEPER_CORPUS"} <= found

@@ -6,6 +6,7 @@ from db.catalog import load_budgets, load_keys, load_projects
 from proxy.config import Config, Provider
 from proxy.wire import (
     AwsEntry,
+    AzureEntry,
     BudgetEntry,
     GoogleEntry,
     KeyEntry,
@@ -66,6 +67,7 @@ def _provider(name: str, provider: Provider) -> ProviderEntry:
         models=provider.models,
         aws=_aws(provider),
         google=_google(provider),
+        azure=_azure(provider),
     )
 
 
@@ -88,6 +90,20 @@ def _google(provider: Provider) -> GoogleEntry | None:
     if not provider.google.location or provider.api_key:
         return None
     return GoogleEntry(provider.google.service_account_file)
+
+
+def _azure(provider: Provider) -> AzureEntry | None:
+    azure = provider.azure
+    if not azure.tenant_id or provider.api_key:
+        return None
+    return AzureEntry(
+        authority=azure.authority,
+        tenant_id=azure.tenant_id,
+        client_id=azure.client_id,
+        client_secret=azure.client_secret,
+        federated_token_file=azure.federated_token_file,
+        scope=azure.scope,
+    )
 
 
 def _settings(config: Config) -> Settings:

@@ -1,7 +1,8 @@
 """Azure OpenAI and Azure AI Foundry: OpenAI's wire format below `/openai/deployments/NAME`,
 `/openai/v1` and `/models`.
 
-The key goes into `api-key`; an Entra token is a bearer, so with `api_key_header: authorization`.
+The key goes into `api-key`; a token of Entra is a bearer, fetched by `upstream_azure` or the
+caller's own, with `api_key_header: authorization`.
 A deployment is called by its own name: the configuration's `models` says which model it is, and
 the reply, where it names the model, has the last word on the price.
 """

@@ -139,6 +139,9 @@ def test_how_requests_to_a_cloud_are_authorised(tmp_path: Path) -> None:
   bedrock: {aws: {region: us-east-1}}
   frankfurt: {dialect: bedrock, api_key: bedrock-key, aws: {region: eu-central-1}}
   vertex: {google: {location: us-east5}}
+  azure:
+    base_url: https://r.openai.azure.com
+    azure: {tenant_id: t, client_id: app, client_secret: hush}
 """
     found = findings(Tollkeeper(tmp_path, clouds))
     details = {f["name"]: f["detail"] for f in found if f["what"] == "provider"}
@@ -147,4 +150,6 @@ def test_how_requests_to_a_cloud_are_authorised(tmp_path: Path) -> None:
     assert "bedrock-key" not in details["frankfurt"]
     assert "https://us-east5-aiplatform.googleapis.com" in details["vertex"]
     assert "Google Cloud access tokens" in details["vertex"]
+    assert "Entra access tokens of app" in details["azure"]
+    assert "hush" not in str(found)
     assert "converse-stream" in str(found)

@@ -6,7 +6,7 @@ from proxy import config_clouds
 from proxy.config import Config, ConfigError
 from proxy.config_loader import load
 from proxy.control.snapshots import build
-from proxy.wire import AwsEntry, GoogleEntry, PricesEntry, ProviderEntry
+from proxy.wire import AwsEntry, AzureEntry, GoogleEntry, PricesEntry, ProviderEntry
 
 US = {"AWS_REGION": "us-east-1"}
 
@@ -98,6 +98,22 @@ def test_another_address_gets_no_credential_of_the_cloud(tmp_path: Path) -> None
     assert entry(loaded(tmp_path, signed, env)).aws == AwsEntry("us-east-1")
 
 
+def test_azure_with_tokens_of_entra(tmp_path: Path) -> None:
+    declared = "azure: {base_url: 'https://r', azure: {tenant_id: t, client_id: c, %s}}"
+    env = {"AZURE_OPENAI_API_KEY": "a key that is not used", "SECRET": "s"}
+    found = entry(loaded(tmp_path, declared % 'client_secret: "${SECRET}"', env))
+    assert (found.dialect, found.api_key) == ("azure", "")
+    assert found.azure == AzureEntry(
+        "https://login.microsoftonline.com",
+        *("t", "c", "s", ""),
+        "https://cognitiveservices.azure.com/.default",
+    )
+    found = entry(loaded(tmp_path, declared % "federated_token_file: /f, scope: s"))
+    assert found.azure is not None
+    assert (found.azure.federated_token_file, found.azure.scope) == ("/f", "s")
+    assert entry(loaded(tmp_path, "azure: {base_url: 'https://r'}", env)).azure is None
+
+
 def test_names_of_models(tmp_path: Path) -> None:
     found = entry(loaded(tmp_path, "bedrock: {models: {'arn:a/b': us.x}}", US))
     assert found.models == {"arn:a/b": "us.x"}
@@ -115,14 +131,35 @@ def test_names_of_models(tmp_path: Path) -> None:
             "google.location: missing",
         ),
         ("model: {dialect: openai, base_url: 'http://h'}", "is a path of the proxy"),
+        ("azure: {base_url: 'http://h', azure: {tenant_id: t, client_secret: s}}", "go together"),
+        (
+            "azure: {base_url: 'http://h', azure: {tenant_id: t, client_id: c}}",
+            "expected either client_secret or federated_token_file",
+        ),
+        (
+            "azure: {base_url: 'http://h', api_key: k, azure: "
+            "{tenant_id: t, client_id: c, client_secret: s}}",
+            "expected either tokens or an api_key",
+        ),
+        (
+            "azure: {base_url: 'http://h', azure: "
+            "{tenant_id: t, client_id: c, client_secret: s, authority: 'http://l'}}",
+            "it is sent a secret",
+        ),
     ],
 )
 def test_problems(tmp_path: Path, declared: str, problem: str) -> None:
     assert problem in problems(tmp_path, declared)
 
 
-def test_no_message_shows_a_secret(tmp_path: Path) -> None:
-    declared = "bedrock: {aws: {region: r, secret_access_key: [hush]}}"
+@pytest.mark.parametrize(
+    "declared",
+    [
+        "bedrock: {aws: {region: r, secret_access_key: [hush]}}",
+        "azure: {azure: {client_secret: [hush]}}",
+    ],
+)
+def test_no_message_shows_a_secret(tmp_path: Path, declared: str) -> None:
     assert "hush" not in problems(tmp_path, declared)
 
 

@@ -23,6 +23,7 @@ SECTIONS: dict[str, type[Struct]] = {
     "providers.NAME": config.Provider,
     "providers.NAME.aws": config.Aws,
     "providers.NAME.google": config.Google,
+    "providers.NAME.azure": config.Azure,
     "organizations.ORG": config.Organization,
     "teams.TEAM": config.Team,
     "projects.PROJECT": config.Project,

@@ -8,7 +8,7 @@ import pytest
 from proxy.errors import Refusal
 from proxy.request_head import RequestHead
 from proxy.upstream_auth import RETRY_S, Fetched, UpstreamAuth, auth_for
-from proxy.wire import AwsEntry, GoogleEntry, ProviderEntry
+from proxy.wire import AwsEntry, AzureEntry, GoogleEntry, ProviderEntry
 
 
 class Line:
@@ -142,7 +142,12 @@ def test_a_fixed_key_needs_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "cloud", [{"aws": AwsEntry("us-east-1")}, {"google": GoogleEntry("key.json")}]
+    "cloud",
+    [
+        {"aws": AwsEntry("us-east-1")},
+        {"google": GoogleEntry("key.json")},
+        {"azure": AzureEntry("https://login", "t", "c", "s", "", "scope")},
+    ],
 )
 def test_it_is_kept_while_its_configuration_is_the_same(cloud: dict[str, object]) -> None:
     first = auth_for(an_entry(**cloud), None)

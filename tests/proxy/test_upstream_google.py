@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from google.auth.exceptions import GoogleAuthError
 
 from proxy.request_head import RequestHead
-from proxy.upstream_google import EARLY_S, GoogleSource
+from proxy.upstream_auth import EARLY_S
+from proxy.upstream_google import GoogleSource
 from proxy.wire import GoogleEntry
 from tests.replay import ReplayServer, json_reply
 
