@@ -1,10 +1,16 @@
 """What a call costs: exact, itemised, a pure function of usage and price."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from pricing.buckets import NAMES, split
-from pricing.ceiling import Ceiling, ceiling, ceiling_cost, ceiling_usage, output_limit_for
+from pricing.ceiling import (
+    Ceiling,
+    Quote,
+    ceiling,
+    ceiling_cost,
+    ceiling_usage,
+    output_limit_for,
+)
 from pricing.money import ATTO_PER_NANO, nano_from_atto
 from pricing.price import Price
 from pricing.rates import Rates, rates_for
@@ -22,7 +28,6 @@ __all__ = [
     "reported_cost",
 ]
 
-Quote = Callable[[str], Price | None]  # the price of another model of the same provider
 Item = tuple[str, int, int]
 PROVIDER_FIGURE = "provider_figure"  # the one item of a cost that is not ours
 

@@ -6,7 +6,8 @@ window; server-side tools: several windows. Output: the request's own limit, els
 maximum, for each choice. All of it at the dearest rate a reply may be billed at.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from pricing.errors import MissingMaximum, MissingPrice
@@ -15,6 +16,7 @@ from pricing.price import Price
 from pricing.units import base_of
 from pricing.usage import RequestSize, Usage
 
+Quote = Callable[[str], Price | None]  # the price of another model of the same provider
 PROVIDER_ADDS_TOKENS = 2_048
 SERVER_TOOL_PASSES = 4
 
@@ -25,6 +27,9 @@ class Ceiling(NamedTuple):
     nano: int
     tokens: int
     usage: Usage
+    tools_nano: int = 0  # of it what `usage.passes` can cost, which no output limit changes
+
+Tool = tuple[str, Usage, Price]  # billed at a model of its own: the most it can use
 
 
 def ceiling(
@@ -34,6 +39,14 @@ def ceiling(
     usage = ceiling_usage(size, price, server_tool_passes=server_tool_passes)
     tokens = usage.input_tokens + usage.output_tokens
     return Ceiling(ceiling_cost(usage, price), tokens, usage)
+
+
+def with_tools(bound: Ceiling, price: Price, tools: Sequence[Tool]) -> Ceiling:
+    """The ceiling of a call, and on top of it what tools can use of models of their own."""
+    usage = replace(bound.usage, passes=tuple((model, used) for model, used, _ in tools))
+    nano = ceiling_cost(usage, price, {model: each for model, _, each in tools}.get)
+    tokens = bound.tokens + sum(used.total_tokens for _, used, _ in tools)
+    return Ceiling(nano, tokens, usage, nano - bound.nano)
 
 
 def ceiling_usage(
@@ -57,12 +70,10 @@ def ceiling_usage(
     return usage
 
 
-def ceiling_cost(
-    usage: Usage, price: Price, quote: Callable[[str], Price | None] | None = None
-) -> int:
+def ceiling_cost(usage: Usage, price: Price, quote: Quote | None = None) -> int:
     """Nano-USD of a ceiling's usage: every token at the dearest rate, rounded up. At least the
     cost of any usage within it, however that falls into buckets, tiers and regions. `quote` finds
-    the prices of a batch's other models."""
+    the prices of passes at other models, as in `cost`."""
     atto = _atto(usage, price)
     for model, part in usage.passes:
         atto += _atto(part, (quote(model) if quote and model else None) or price)

@@ -1,12 +1,15 @@
 """From the price to the journaled hold: ceiling, clamp, wait, refuse, in this order."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import NamedTuple
 
 from db.journal_records import Hold
 from pricing.batch import Part, batch_ceiling, is_batch_priced
-from pricing.ceiling import SERVER_TOOL_PASSES, Ceiling, ceiling, output_limit_for
+from pricing.ceiling import SERVER_TOOL_PASSES, Ceiling, Tool, ceiling, output_limit_for
+from pricing.ceiling import with_tools as ceiling_with_tools
 from pricing.errors import MissingMaximum
 from pricing.money import usd_from_nano
 from pricing.price import Price
@@ -31,6 +34,7 @@ class Terms(NamedTuple):
     passes: int  # held for a server-side tool without a bound of its own
     fallbacks: tuple[Price, ...] = ()  # of the models that may answer instead; none is dearer
     parts: tuple[Part, ...] = ()  # of a batch
+    tools: tuple[Tool, ...] = ()  # billed at models of their own
 
     @classmethod
     def of(cls, price: Price, applicable: tuple[BudgetEntry, ...]) -> "Terms":
@@ -83,26 +87,31 @@ def find_terms(call: Call, budgets: Budgets) -> Terms:
     assert facts is not None
     terms = arrival.terms(facts.model)
     if terms is None:
-        provider, model = arrival.provider, facts.model
-        prices = call.state.prices.for_key(arrival.principal.key)
-        price = prices.quote(provider.prices, *provider.price_names(model))
-        applicable = budgets.for_call(arrival.principal, provider.name, model)
-        terms = Terms.of(price, applicable)
+        model = facts.model
+        applicable = budgets.for_call(arrival.principal, arrival.provider.name, model)
+        terms = Terms.of(quoted(call, model), applicable)
         arrival.keep(model, terms)
     if facts.fallbacks:
         terms = with_fallbacks(call, facts, terms)
     if facts.parts:
         terms = with_parts(call, facts, terms, budgets)
+    if facts.tool_models:
+        terms = with_tools(facts, terms, lambda model: quoted(call, model))
     call.price = terms.price
     return terms
 
 
-def with_fallbacks(call: Call, facts: Facts, terms: Terms) -> Terms:
-    """The terms of a call that one of several models answers: those of the dearest for it."""
+def quoted(call: Call, model: str) -> Price:
+    """What a model costs this caller here. Raises Refusal `model_not_priced`."""
     arrival = call.arrival
     assert arrival is not None
-    others = [call.state.prices.quote(arrival.provider.prices, each) for each in facts.fallbacks]
-    prices = (terms.price, *others)
+    provider, prices = arrival.provider, call.state.prices.for_key(arrival.principal.key)
+    return prices.quote(provider.prices, *provider.price_names(model))
+
+
+def with_fallbacks(call: Call, facts: Facts, terms: Terms) -> Terms:
+    """The terms of a call that one of several models answers: those of the dearest for it."""
+    prices = (terms.price, *(quoted(call, model) for model in facts.fallbacks))
     dearest = max(prices, key=lambda price: find_ceiling(facts, terms._replace(price=price)).nano)
     return terms._replace(price=dearest, fallbacks=prices)
 
@@ -132,6 +141,19 @@ def with_parts(call: Call, facts: Facts, terms: Terms, budgets: Budgets) -> Term
             )
         parts.append((size, price))
     return terms._replace(parts=tuple(parts), soft=False)
+
+def with_tools(facts: Facts, terms: Terms, quote: Callable[[str], Price]) -> Terms:
+    """The terms of a call whose tools are billed at models of their own, each at the dearest that
+    it may be. Raises Refusal `model_not_priced`."""
+    tools = []
+    for tool in facts.tool_models:
+        bounds = []
+        for model in tool.models:
+            price = quote(model)
+            bound = find_ceiling(replace(facts, size=tool.size), Terms.of(price, terms.applicable))
+            bounds.append((bound.nano, (model, bound.usage, price)))
+        tools.append(max(bounds, key=itemgetter(0))[1])
+    return terms._replace(tools=tuple(tools))
 
 
 def find_plan(
@@ -171,9 +193,9 @@ def find_ceiling(facts: Facts, terms: Terms) -> Ceiling:
         for price in terms.fallbacks:  # another one may read or write more
             other = ceiling(facts.size, price, server_tool_passes=terms.passes)
             bound = bound._replace(tokens=max(bound.tokens, other.tokens))
-        return bound
     except MissingMaximum as exc:
         raise Refusal("model_not_priced", str(exc)) from exc
+    return ceiling_with_tools(bound, terms.price, terms.tools) if terms.tools else bound
 
 
 def find_clamp(
@@ -216,9 +238,11 @@ def clamped_limit(
         return None
     if unit == "usd":
         passes = budget.server_tool_passes
+        share -= bound.tools_nano
         limit = output_limit_for(facts.size, price, share, server_tool_passes=passes) or 0
     else:
-        limit = (share - bound.usage.input_tokens) // max(facts.size.choices, 1)
+        fixed = bound.usage.total_tokens - bound.usage.output_tokens
+        limit = (share - fixed) // max(facts.size.choices, 1)
     least = budget.clamp_min_tokens
     limit = max(limit, CLAMP_MIN_REASONING if facts.reasoning else least, least)
     most = bound.usage.output_tokens // max(facts.size.choices, 1)

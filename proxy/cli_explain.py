@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 from urllib.parse import quote
 
@@ -42,6 +42,7 @@ class Asked(NamedTuple):
     provider: str
     facts: Facts
     price: Price
+    quote: Callable[[str], Price]
 
 
 @click.command()
@@ -76,7 +77,7 @@ def command(
     try:
         asked = _asked(config, principal, provider, path, model, body)
         standings = _standings(statuses, leases, asked)
-        verdict = explain(asked.facts, asked.price, standings)
+        verdict = explain(asked.facts, asked.price, standings, asked.quote)
     except Refusal as exc:
         raise Failure(f"refused: {exc.code}: {exc.message}", 1) from exc
     print_rows(_rows(asked, standings, verdict), COLUMNS, output)
@@ -134,10 +135,14 @@ def _asked(
         raise Refusal("provider_not_allowed", f"the key may not call provider {name!r}")
     if not principal.allows_model(facts.model):
         raise Refusal("model_not_allowed", f"the key may not call model {facts.model!r}")
-    price = book.quote(declared.prices, *price_names(declared.aws.region, facts.model))
-    if price is None:
-        raise Refusal("model_not_priced", f"{facts.model!r} has no price in {book.version}")
-    return Asked(principal, name, facts, price)
+
+    def quote(model: str) -> Price:
+        price = book.quote(declared.prices, *price_names(declared.aws.region, model))
+        if price is None:
+            raise Refusal("model_not_priced", f"{model!r} has no price in {book.version}")
+        return price
+
+    return Asked(principal, name, facts, quote(facts.model), quote)
 
 
 def _provider_of(config: Config, book: PriceBook, principal: Principal, model: str) -> str:

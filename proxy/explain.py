@@ -4,13 +4,13 @@ Holds of calls in flight are in the memory of workers; the ledger knows them as 
 an open lease has left counts as usable: a call may have to wait for it, but not be refused.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from pricing.ceiling import Ceiling
 from pricing.money import nano_ceil_from_atto
 from pricing.price import Price
-from proxy.admission import Terms, clamped_limit, find_ceiling
+from proxy.admission import Terms, clamped_limit, find_ceiling, with_tools
 from proxy.providers.base import Facts
 from proxy.wire import BudgetEntry
 
@@ -37,12 +37,16 @@ class Verdict(NamedTuple):
     ceiling: Ceiling
 
 
-def explain(facts: Facts, price: Price, standings: Sequence[Standing]) -> Verdict:
-    """Ceiling, clamp, wait, refuse, in this order. Raises Refusal if nothing bounds the call.
+def explain(
+    facts: Facts, price: Price, standings: Sequence[Standing], quote: Callable[[str], Price]
+) -> Verdict:
+    """Ceiling, clamp, wait, refuse, in this order. Raises Refusal if nothing bounds the call, and
+    what `quote` raises for a model of the call's tools.
 
     `facts` is changed where the output is clamped.
     """
     terms = Terms.of(price, tuple(standing.entry for standing in standings))
+    terms = with_tools(facts, terms, quote)
     bound = find_ceiling(facts, terms)
     limits = [
         limit
@@ -81,6 +85,8 @@ def items(bound: Ceiling, price: Price) -> list[tuple[str, int, int]]:
     for name, count in usage.units.items():
         rate = price.dearest_unit(name, usage.service_tier)
         parts.append((name.replace("_", " "), price.billable(name, count), rate))
-    return [
+    found = [
         (name, count, nano_ceil_from_atto(count * atto)) for name, count, atto in parts if count
     ]
+    tokens = sum(part.total_tokens for _, part in usage.passes)
+    return [*found, ("tokens of tools", tokens, bound.tools_nano)] if tokens else found

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from db.journal_files import JournalError
+from pricing.price import Price
 from proxy.admission import admit
 from proxy.arrival import Arrival
 from proxy.batches import read_parts
@@ -204,6 +205,10 @@ class Gateway:
         assert call.arrival is not None
         prices = call.state.prices.for_key(call.arrival.principal.key)
         provider = call.provider
+
+        def find_price(*models: str) -> Price | None:
+            return prices.find(provider.prices, *provider.price_names(*models))
+
         try:
             done = outcome(
                 ending=ending,
@@ -213,15 +218,14 @@ class Gateway:
                 ceiling=call.bounds.ceiling,
                 price=call.price,
                 reading=call.meter.reading() if call.meter is not None else None,
-                find_price=lambda *models: prices.find(
-                    provider.prices, *provider.price_names(*models)
-                ),
+                find_price=find_price,
                 at_s=call.at_ms / 1000,
                 charge_reported=call.provider.charge_reported,
+                geo=call.provider.geo,
             )
         except Exception as exc:  # metering must not break a reply: charge the hold, flagged
             self._telemetry.problem("metering failed", call.request_id, exc)
-            done = at_the_hold(ending, call.hold, call.price)
+            done = at_the_hold(ending, call.hold, call.price, find_price)
         call.outcome = done
         if call.state.learns and done.usage is not None and done.usage_source == "reported":
             self._learned.observe(call.price.name, call.facts.size, done.usage)

@@ -38,13 +38,15 @@ def outcome(
     find_price: Callable[..., Price | None],
     at_s: float,
     charge_reported: bool = False,
+    geo: str = "",
 ) -> Outcome:
     """Decide usage, its source and the cost.
 
     `reading` is None when no head of an answer came; `find_price` looks a model up under the
     call's provider; `at_s` is the time of the call. An estimate is cut to the ceiling's usage and
     priced as the ceiling was, so it never exceeds the hold. `charge_reported`: the provider's own
-    figure is the cost, where the reply has one and the price is not a declared one anyway.
+    figure is the cost, where the reply has one and the price is not a declared one anyway. `geo`:
+    where the provider's host processes calls, unless the reply tells.
     """
     if facts.later and _goes_on(sent, status, reading):
         bound = Cost(ceiling.nano, [])
@@ -64,6 +66,8 @@ def outcome(
         usage = cut_to(usage, ceiling.usage)
     elif reading is not None and reading.model:
         price = find_price(reading.model, facts.model) or price
+    if geo and not usage.inference_geo:
+        usage.inference_geo = geo
     done = Outcome(ending, usage, source, NOTHING, price, reading)
     done.cost = cost(usage, price, find_price, at_s=at_s)
     if charge_reported and source == "reported" and not price.unpriced:
@@ -84,6 +88,9 @@ def _goes_on(sent: bool, status: int, reading: Reading | None) -> bool:
     return bool(reading.opened) or not reading.complete
 
 
-def at_the_hold(ending: str, hold: Ceiling, price: Price) -> Outcome:
+def at_the_hold(
+    ending: str, hold: Ceiling, price: Price, find_price: Callable[..., Price | None]
+) -> Outcome:
     """The outcome when metering itself failed: the whole hold, as an estimate."""
-    return Outcome(ending, hold.usage, "estimated", cost(hold.usage, price, None), price, None)
+    charged = cost(hold.usage, price, find_price)
+    return Outcome(ending, hold.usage, "estimated", charged, price, None)

@@ -1,8 +1,10 @@
 """What a worker knows: one snapshot from control, compiled for use. Replaced as a whole."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from pricing.book import PriceBook
 from pricing.errors import PricingError
@@ -27,6 +29,12 @@ def price_names(region: str, *models: str) -> tuple[str, ...]:
     return tuple(name for model in models for name in (f"{region}/{model}", model))
 
 
+def processing_region(base_url: str) -> str:
+    """The region of a data residency host of OpenAI ("eu" of eu.api.openai.com), else ""."""
+    found = re.fullmatch(r"([a-z]{2})\.api\.openai\.com", urlsplit(base_url).hostname or "")
+    return found[1] if found else ""
+
+
 @dataclass(slots=True)
 class Provider:
     """A configured provider: where its calls go, in which dialect, at whose prices."""
@@ -44,6 +52,7 @@ class Provider:
     models: Mapping[str, str]  # what calls name -> the model it is
     charge_reported: bool = False  # the provider's own figure, where a reply has one
     region: str = ""
+    geo: str = ""  # where OpenAI processes what is sent to this host, if that is dearer there
     auth: UpstreamAuth | None = None  # makes the credential, call by call
     headers: HeaderDialect | None = None  # the dialect, where it reads headers
 
@@ -83,6 +92,7 @@ def _provider(entry: ProviderEntry, proxies: Proxies, before: Provider | None) -
         models=entry.models,
         charge_reported=entry.charge_reported,
         region=entry.region,
+        geo=processing_region(entry.base_url),
         auth=auth_for(entry, before.auth if before is not None else None),
         headers=spoken if isinstance(spoken, HeaderDialect) else None,
     )

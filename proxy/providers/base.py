@@ -6,7 +6,7 @@ from the meters it makes, one per call. Meters are sans-IO: bytes in, in any pie
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from pricing.batch import BatchSize
 from pricing.usage import RequestSize, Usage
@@ -25,6 +25,13 @@ class Route:
     operation: str = ""  # OpenTelemetry gen_ai.operation.name: chat, embeddings, ...
     reason: str = ""  # why it is refused, where there is more to say than that it is not metered
     watched: bool = False  # a free one: what its request or reply tells of other calls is noted
+
+
+class ToolModel(NamedTuple):
+    """A tool that is billed at a model of its own, on top of the call's."""
+
+    models: tuple[str, ...]  # one of them
+    size: RequestSize  # the most it can use in the whole call
 
 
 @dataclass(slots=True)
@@ -49,6 +56,7 @@ class Facts:
     steps: Iterator[None] | None = None  # of a large request: reads on, and fills in `parts`
     input_file: str = ""  # of a batch: the file that has its requests, known from its upload
     input_route: str = ""  # the route all of them must be for
+    tool_models: tuple[ToolModel, ...] = ()
 
 
 @dataclass(slots=True)

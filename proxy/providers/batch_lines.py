@@ -93,6 +93,8 @@ class RequestLines:
         facts = self._facts(route, request.url, b"", bytes(request.body))
         if facts.fallbacks:
             self._problem = f"line {self._number} names several models: name one"
+        elif facts.tool_models:
+            self._problem = f"line {self._number} makes images, which batches have no price for"
         elif len(self._names) > 1:
             self._problem = f"line {self._number} is for another endpoint than those before"
         elif facts.model not in self._sizes and len(self._sizes) >= MODELS_MAX:

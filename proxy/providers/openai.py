@@ -19,6 +19,7 @@ from proxy.providers.base import Facts, Meter, Route, Watcher
 from proxy.providers.batch_lines import RequestLines
 from proxy.providers.endpoints import MEDIA, REALTIME_BESIDE, Endpoint
 from proxy.providers.host import Host
+from proxy.providers.image_tool import image_tool
 from proxy.providers.meters import EventMeter, JsonMeter, is_event_stream
 from proxy.providers.openai_batches import BATCHES, FILES
 from proxy.providers.openai_errors import error_object
@@ -173,6 +174,8 @@ class OpenAI:
             _responses_facts(parsed, size)
             if route is RESPONSES and parsed.get("background"):
                 facts.later = openai_batches.background(self._later)
+            if parsed.get("tools"):
+                facts.tool_models = image_tool(parsed, size)
         if not self.asks_usage:
             facts.wants_usage_chunk = True
         return facts

@@ -20,6 +20,7 @@ from proxy.providers.fields import (
     first_dict,
     nano_from_json,
 )
+from proxy.providers.image_tool import model_drawn_with
 from proxy.providers.meters import (
     KEEP,
     PARSE,
@@ -309,7 +310,7 @@ class ResponsesReader:
         images = as_dict(as_dict(body.get("tool_usage")).get("image_gen"))
         drawn = usage_from(images)
         if drawn is not None and drawn.total_tokens:
-            usage.passes = ((_image_model(body), drawn),)
+            usage.passes = ((model_drawn_with(body), drawn),)
         self._usage = usage
 
     def _item(self, item: object) -> None:
@@ -365,10 +366,3 @@ class ResponsesReader:
             complete=self.finished,
             error=self._error,
         )
-
-
-def _image_model(body: dict[str, object]) -> str:
-    for tool in as_list(body.get("tools")):
-        if as_dict(tool).get("type") == "image_generation":
-            return as_text(as_dict(tool).get("model")) or "gpt-image-1"
-    return "gpt-image-1"

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pricing.calculator import cost
-from pricing.ceiling import ceiling, ceiling_cost, ceiling_usage, output_limit_for
+from pricing.ceiling import ceiling, ceiling_cost, ceiling_usage, output_limit_for, with_tools
 from pricing.errors import MissingMaximum
 from pricing.price import Price, is_priced
 from pricing.table import TABLES_DIR, PriceTable, list_tables
@@ -298,3 +298,18 @@ def test_no_limit_makes_a_request_fit_whose_input_does_not() -> None:
     assert output_limit_for(RequestSize(1_000), a_price(), 3_047_999) is None
     assert output_limit_for(RequestSize(1_000), a_price(), 3_048_000) is None
     assert output_limit_for(RequestSize(1_000), a_price(), 3_058_000) == 1
+
+
+# --- tools at models of their own ----------------------------------------------------------
+
+
+def test_a_tool_is_held_on_top_at_its_own_price() -> None:
+    price, other = a_price(), a_price(output_cost_per_token="0.00002")
+    alone, tool = ceiling(RequestSize(100), price), ceiling(RequestSize(50, 10), other)
+    both = with_tools(alone, price, [("other", tool.usage, other)] * 2)
+    assert both.nano == alone.nano + 2 * tool.nano
+    assert both.tokens == alone.tokens + 2 * tool.tokens == both.usage.total_tokens
+    assert both.tools_nano == 2 * tool.nano
+    assert alone.usage.passes == ()
+    assert ceiling_cost(both.usage, price, {"other": other}.get) == both.nano
+    assert ceiling_cost(both.usage, other) == ceiling_cost(alone.usage, other) + 2 * tool.nano

@@ -1,6 +1,22 @@
+import pytest
+
 from pricing.book import PriceBook
 from pricing.table import PriceTable, list_tables
-from proxy.state import Prices, price_names
+from proxy.state import Prices, price_names, processing_region
+
+
+@pytest.mark.parametrize(
+    ("url", "geo"),
+    [
+        ("https://eu.api.openai.com", "eu"),
+        ("https://us.api.openai.com/v1", "us"),
+        ("https://api.openai.com", ""),
+        ("https://eu.api.openai.com.example", ""),
+        ("http://127.0.0.1:9", ""),
+    ],
+)
+def test_the_region_of_a_data_residency_host(url: str, geo: str) -> None:
+    assert processing_region(url) == geo
 
 
 def test_names_in_the_price_table() -> None:
