@@ -13,6 +13,7 @@ import cProfile
 import pstats
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,7 @@ def snapshot() -> Snapshot:
     )
 
 
-def gateway(directory: Path) -> Gateway:
+def gateway(directory: Path, found: Snapshot) -> Gateway:
     loop = asyncio.get_running_loop()
     journal = JournalWriter.create(
         directory, epoch_id=1, host_id="h", boot_id="b", segment_bytes=2**26, sync="os"
@@ -150,7 +151,6 @@ def gateway(directory: Path) -> Gateway:
     )
     with open("/dev/null", "wb") as null:
         log = LineLog(loop, null.fileno())
-    found = snapshot()
     budgets.apply(found)
     gate = Gateway(
         pool=CannedPool(),
@@ -162,25 +162,31 @@ def gateway(directory: Path) -> Gateway:
     return gate
 
 
-async def measure(profile: cProfile.Profile | None) -> float:
+def caller(gate: Gateway) -> Callable[[], Awaitable[None]]:
+    """A client on one connection; each call of it is one request and its answer."""
     body = (HERE / "bodies/openai_json.json").read_bytes()
     request = REQUEST_HEAD % len(body) + body
     loop = asyncio.get_running_loop()
+    config = uvicorn.Config(None, lifespan="off", log_config=None)  # type: ignore[arg-type]
+    config.load()
+    served = type("Served", (DirectConnection,), {"handler": staticmethod(gate.handle)})
+    connection = served(config, ServerState(), {})
+    transport = ClientTransport()
+    connection.connection_made(transport)
+
+    async def call() -> None:
+        transport.answered = loop.create_future()
+        connection.data_received(request)
+        await transport.answered
+
+    return call
+
+
+async def measure(profile: cProfile.Profile | None) -> float:
     least = float("inf")
     with tempfile.TemporaryDirectory() as directory:
-        gate = gateway(Path(directory))
-        config = uvicorn.Config(None, lifespan="off", log_config=None)  # type: ignore[arg-type]
-        config.load()
-        served = type("Served", (DirectConnection,), {"handler": staticmethod(gate.handle)})
-        connection = served(config, ServerState(), {})
-        transport = ClientTransport()
-        connection.connection_made(transport)
-
-        async def call() -> None:
-            transport.answered = loop.create_future()
-            connection.data_received(request)
-            await transport.answered
-
+        gate = gateway(Path(directory), snapshot())
+        call = caller(gate)
         await call()
         for _ in range(BATCHES):
             if profile is not None:
