@@ -29,6 +29,7 @@ class Ceiling(NamedTuple):
     usage: Usage
     tools_nano: int = 0  # of it what `usage.passes` can cost, which no output limit changes
 
+
 Tool = tuple[str, Usage, Price]  # billed at a model of its own: the most it can use
 
 

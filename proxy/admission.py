@@ -142,6 +142,7 @@ def with_parts(call: Call, facts: Facts, terms: Terms, budgets: Budgets) -> Term
         parts.append((size, price))
     return terms._replace(parts=tuple(parts), soft=False)
 
+
 def with_tools(facts: Facts, terms: Terms, quote: Callable[[str], Price]) -> Terms:
     """The terms of a call whose tools are billed at models of their own, each at the dearest that
     it may be. Raises Refusal `model_not_priced`."""

@@ -22,6 +22,8 @@ DEFAULT_MODELS = (DEFAULT_MODEL, "gpt-image-1.5", "gpt-image-2")
 
 def image_tool(body: dict[str, object], size: RequestSize) -> tuple[ToolModel, ...]:
     """What the tool can use, if a Responses request has it; `size` is the request's."""
+    if not body.get("tools"):
+        return ()
     tools = [tool for tool in map(as_dict, as_list(body.get("tools"))) if tool.get("type") == TOOL]
     calls = rq.checked_count(body, "max_tool_calls", least=0)
     calls = rq.WEB_SEARCHES_DEFAULT if calls is None else calls

@@ -174,8 +174,7 @@ class OpenAI:
             _responses_facts(parsed, size)
             if route is RESPONSES and parsed.get("background"):
                 facts.later = openai_batches.background(self._later)
-            if parsed.get("tools"):
-                facts.tool_models = image_tool(parsed, size)
+            facts.tool_models = image_tool(parsed, size)
         if not self.asks_usage:
             facts.wants_usage_chunk = True
         return facts

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pricing.calculator import Ceiling
+from pricing.ceiling import Ceiling, with_tools
 from pricing.usage import RequestSize, Usage
 from proxy.outcome import at_the_hold, outcome
 from proxy.providers.base import Facts, Reading, Route
@@ -48,7 +48,7 @@ def test_a_data_residency_host(geo: str, usage: dict[str, str], percent: int) ->
 
 def test_tools_are_charged_at_their_own_price_where_metering_failed() -> None:
     tool = a_price(input_cost_per_token="0.000000001", output_cost_per_token="0.000000001")
-    hold = HOLD.with_tool("other", Ceiling(2_000, 2_000, Usage(1_000, 1_000)))
+    hold = with_tools(HOLD, UPLIFTED, [("other", Usage(1_000, 1_000), tool)])
     prices = {"other": tool}
     done = at_the_hold("complete", hold, UPLIFTED, prices.get)
     assert done.cost.nano == 50_000 * 1_000 + 50_000 * 10_000 + 2_000 * 1
