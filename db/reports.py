@@ -5,7 +5,7 @@ is one snapshot however long it takes, and blocks nobody.
 """
 
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -29,21 +29,9 @@ from db.models import (
     User,
     Window,
 )
-from db.report_dimensions import (
-    HOUR_MS,
-    IN_ROLLUPS,
-    ROLLUPS,
-    ROWS,
-    TIMES,
-    TOKENS,
-    Source,
-    check_dimensions,
-    condition,
-    expression,
-    from_clause,
-    labels,
-)
+from db.report_dimensions import ROWS, TOKENS
 from db.report_filters import Filters, parse_time_range
+from db.report_sums import GROUP_FIELDS, USD_FIELDS, conditions, grouped
 from db.streaming import stream
 from pricing.money import usd_from_atto, usd_from_nano
 
@@ -64,11 +52,6 @@ CALL_FIELDS = (
     "tags", "http_status", "ending", "usage_source", *TOKENS, "cost_usd", "hold_usd", "cost_items",
     "price_version", "route", "stream", "duration_ms", "client_retry",
 )  # fmt: skip
-# cost_usd is net: original_usd plus adjustment_usd. What providers reported in replies, and that
-# less our price of the same calls, come last.
-USD_FIELDS = ("cost_usd", "original_usd", "adjustment_usd", "provider_cost_usd", "drift_usd")
-GROUP_FIELDS = ("calls", *TOKENS, *USD_FIELDS)
-COST = 1 + len(TOKENS)  # the place of the cost in a group's sums
 
 
 # --- one object per cost row ---------------------------------------------------------------
@@ -85,7 +68,7 @@ async def calls(
     more: `adjusts`, the request id of the call, and `previous_price_version`. The call's own row
     stays as it was. Raises ReportError.
     """
-    query = _calls_query().where(*await _conditions(connection, ROWS, filters))
+    query = _calls_query().where(*await conditions(connection, ROWS, filters))
     query = query.order_by(UsageCost.at_ms, UsageCost.call_id)
     async with aclosing(stream(connection, query)) as rows:
         async for row in rows:
@@ -166,120 +149,6 @@ def _call(row: Any) -> dict[str, Any]:
 def _iso(at_ms: int) -> str:
     seconds, ms = divmod(at_ms, 1000)
     return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{ms:03d}Z"
-
-
-# --- sums ----------------------------------------------------------------------------------
-
-
-class _Part(NamedTuple):
-    source: Source
-    since_ms: int | None
-    until_ms: int | None
-
-
-async def grouped(
-    connection: AsyncConnection,
-    by: Sequence[str],
-    filters: Filters = Filters(),  # noqa: B008 (immutable)
-) -> list[dict[str, Any]]:
-    """Sums per distinct value of the dimensions `by`, then GROUP_FIELDS; days and months in UTC.
-
-    Whole hours are read from rollups where these have the dimensions, the rest from cost rows.
-    In the order of time where that is a dimension, else dearest first. Raises ReportError.
-    """
-    check_dimensions(by)
-    dimensions = {*by, *filters.where}
-    sums: dict[tuple[Any, ...], list[int]] = {}
-    for part in _parts(dimensions, filters):
-        part_filters = Filters(part.since_ms, part.until_ms, filters.where)
-        columns = [expression(part.source, name).label(f"d{n}") for n, name in enumerate(by)]
-        query = (
-            select(*columns, part.source.calls, *_sum_columns(part.source))
-            .select_from(from_clause(part.source, dimensions))
-            .where(*await _conditions(connection, part.source, part_filters))
-            .group_by(*(column.name for column in columns))
-        )
-        for row in await connection.execute(query):
-            _add(sums, tuple(row[: len(by)]), row[len(by) :])
-    return await _with_labels(connection, by, sums)
-
-
-def _parts(dimensions: Iterable[str], filters: Filters) -> list[_Part]:
-    since, until = filters.since_ms, filters.until_ms
-    if not IN_ROLLUPS.issuperset(dimensions):
-        return [_Part(ROWS, since, until)]
-    first = None if since is None else -(-since // HOUR_MS) * HOUR_MS
-    last = None if until is None else until // HOUR_MS * HOUR_MS
-    if first is not None and last is not None and first >= last:
-        return [_Part(ROWS, since, until)]
-    parts = [_Part(ROLLUPS, first, last)]
-    if since != first:
-        parts.append(_Part(ROWS, since, first))
-    if until != last:
-        parts.append(_Part(ROWS, last, until))
-    return parts
-
-
-async def _conditions(connection: AsyncConnection, source: Source, filters: Filters) -> list[Any]:
-    check_dimensions(filters.where)
-    conditions: list[Any] = []
-    if filters.since_ms is not None:
-        conditions.append(source.time >= filters.since_ms // source.unit_ms)
-    if filters.until_ms is not None:
-        conditions.append(source.time < filters.until_ms // source.unit_ms)
-    for dimension, value in filters.where.items():
-        conditions.append(await condition(connection, source, dimension, value))
-    return conditions
-
-
-def _sum_columns(source: Source) -> list[Any]:
-    columns = source.table.c
-    return [
-        *(func.sum(columns[name]) for name in (*TOKENS, "cost_nano")),
-        source.adjusted,
-        func.sum(columns.provider_cost_nano),
-        func.sum(columns.drift_nano),
-    ]
-
-
-def _add(
-    sums: dict[tuple[Any, ...], list[int]], key: tuple[Any, ...], values: Iterable[Any]
-) -> None:
-    """Sums come as None of no rows, and as Decimal from PostgreSQL."""
-    numbers = [int(value or 0) for value in values]
-    known = sums.get(key)
-    sums[key] = numbers if known is None else [a + b for a, b in zip(known, numbers, strict=True)]
-
-
-async def _with_labels(
-    connection: AsyncConnection, by: Sequence[str], sums: dict[tuple[Any, ...], list[int]]
-) -> list[dict[str, Any]]:
-    names = [
-        await labels(connection, dimension, list({key[n] for key in sums}))
-        for n, dimension in enumerate(by)
-    ]
-    groups: dict[tuple[str | None, ...], list[int]] = {}
-    for key, values in sums.items():
-        _add(groups, tuple(names[n][value] for n, value in enumerate(key)), values)
-    in_time = any(dimension in TIMES for dimension in by)
-
-    def order(group: tuple[tuple[str | None, ...], list[int]]) -> Any:
-        text = tuple(label or "" for label in group[0])
-        return text if in_time else (-group[1][COST], text)
-
-    return [
-        {
-            **dict(zip(by, key, strict=True)),
-            **dict(zip(GROUP_FIELDS, values[:COST], strict=False)),
-            **_usd_fields(*values[COST:]),
-        }
-        for key, values in sorted(groups.items(), key=order)
-    ]
-
-
-def _usd_fields(net: int, adjusted: int, reported: int, drift: int) -> dict[str, str]:
-    values = (net, net - adjusted, adjusted, reported, drift)
-    return dict(zip(USD_FIELDS, map(usd_from_nano, values), strict=True))
 
 
 # --- budgets -------------------------------------------------------------------------------

@@ -2,20 +2,24 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import click
 
 from db import reports
 from db.engine import reader
+from db.report_filters import parse_time_range
+from db.report_periods import GRANULARITIES
 from proxy.cli import Invocation, pass_invocation
 from proxy.cli_ledger import opened
-from proxy.cli_output import Row, format_option, print_rows
+from proxy.cli_output import Row, format_option, print_rows, timestamp
 from proxy.config import Config
+from proxy.control.reporting import Answer, Question, answer
 
 BATCH_ROWS = 1_000
 BY_CALL = "call"
+TOTAL = "total"  # of everything: no dimension
 _CALL_COLUMNS = (
     "at",
     "team",
@@ -54,51 +58,79 @@ class Pairs(click.ParamType[tuple[str, str]]):
     default="team",
     show_default=True,
     metavar="DIMENSIONS",
-    help="`call`, or dimensions separated by commas: organization, team, project, user, key, "
-    "provider, model, route, ending, hour, day, month, price_version, tag:NAME.",
+    help="`call`, `total`, or dimensions separated by commas: organization, team, project, user, "
+    "key, provider, model, route, ending, hour, day, month, price_version, tag:NAME.",
 )
 @click.option("--since", help="Date, timestamp, or a span back from now such as 7d.")
 @click.option("--until", help="Date (to its end), timestamp or span.")
 @click.option("--where", type=Pairs(), multiple=True, help="Only these calls; repeatable.")
+@click.option("--granularity", type=click.Choice(GRANULARITIES), help="A row per period, too.")
+@click.option(
+    "--timezone", default="UTC", show_default=True, help="Whose days: of dates and of periods."
+)
+@click.option("--compare", is_flag=True, help="Beside the period before.")
+@click.option("--trend", is_flag=True, help="Mean and slope of the periods of each group.")
 @format_option
 @pass_invocation
 def command(
     invocation: Invocation,
+    /,
     by: str,
-    since: str | None,
-    until: str | None,
     where: tuple[tuple[str, str], ...],
+    granularity: str | None,
     output: str,
+    **options: Any,
 ) -> None:
     """What was spent: every call, or sums by any dimensions."""
-    now_ms = time.time_ns() // 1_000_000
-    filters = reports.Filters(*reports.parse_time_range(since, until, now_ms), dict(where))
-    config = invocation.load()
-    if by == BY_CALL:
-        columns = _CALL_COLUMNS if output == "table" else reports.CALL_FIELDS
-        with asyncio.Runner() as runner:
-            rows = _batches(runner, _calls(config, filters))
-            print_rows(rows, columns, output, empty="no calls")
-        return
     dimensions = [name.strip() for name in by.split(",") if name.strip()]
     if not dimensions:
         raise click.BadParameter("name at least one dimension, or `call`", param_hint="--by")
-    sums = asyncio.run(_grouped(config, dimensions, filters))
-    shown = [*dimensions, *reports.GROUP_FIELDS]
+    question = Question(
+        by=() if dimensions == [TOTAL] else dimensions,
+        where=dict(where),
+        granularity=granularity or "",
+        **options,
+    )
+    now_ms = time.time_ns() // 1_000_000
+    if by == BY_CALL:
+        _print_calls(invocation.load(), question, now_ms, output)
+    else:
+        _print_groups(invocation.load(), question, now_ms, output)
+
+
+def _print_calls(config: Config, question: Question, now_ms: int, output: str) -> None:
+    if question.granularity or question.compare or question.trend:
+        raise click.UsageError("calls have no periods: group them with --by to compare these")
+    times = parse_time_range(question.since, question.until, now_ms, question.timezone)
+    columns = _CALL_COLUMNS if output == "table" else reports.CALL_FIELDS
+    with asyncio.Runner() as runner:
+        rows = _batches(runner, _calls(config, reports.Filters(*times, question.where)))
+        print_rows(rows, columns, output, empty="no calls")
+
+
+def _print_groups(config: Config, question: Question, now_ms: int, output: str) -> None:
+    found = asyncio.run(_answer(config, question, now_ms))
+    columns = found.columns
     if output == "table":
-        shown = [name for name in shown if name not in _WHERE_ANY or _has_any(sums, name)]
-    print_rows(sums, shown, output, empty="no calls")
+        columns = [name for name in columns if _is_shown(found.rows, name)]
+        if found.previous is not None:
+            since, until = map(timestamp, found.previous)
+            click.echo(f"compared with {since} to {until}", err=True)
+    print_rows(found.rows, columns, output, empty="no calls")
 
 
-def _has_any(rows: list[dict[str, Any]], name: str) -> bool:
-    return any(row[_WHERE_ANY[name]] != "0" for row in rows)
+def _is_shown(rows: Sequence[Row], name: str) -> bool:
+    """In a table, where there is little room."""
+    if name in _WHERE_ANY:
+        return any(row[_WHERE_ANY[name]] != "0" for row in rows)
+    if name == "partial":
+        return any(row[name] for row in rows)
+    return name not in ("period_start", "period_end")
 
 
-async def _grouped(
-    config: Config, dimensions: list[str], filters: reports.Filters
-) -> list[dict[str, Any]]:
+async def _answer(config: Config, question: Question, now_ms: int) -> Answer:
     async with opened(config) as engine, reader(engine).connect() as connection:
-        return await reports.grouped(connection, dimensions, filters)
+        return await answer(connection, question, now_ms)
 
 
 async def _calls(config: Config, filters: reports.Filters) -> AsyncIterator[list[Row]]:

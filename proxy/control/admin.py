@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.applications import Starlette
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -19,10 +20,11 @@ from starlette.routing import Route
 from db.catalog_types import BudgetRow
 from db.engine import open_engine, reader
 from db.errors import DatabaseError, ReportError
-from db.reports import Filters, budget_status, grouped, parse_time_range
+from db.reports import budget_status
 from proxy import __version__
 from proxy.control.control import Control
 from proxy.control.metrics import BudgetFigures, OwnFigures, render
+from proxy.control.reporting import Question, answer
 from proxy.windows import current_window
 
 REPORTS_MAX = 2  # at the same time
@@ -30,7 +32,9 @@ REPORT_S_MAX = 60.0
 BUDGET_SERIES_MAX = 100
 GAUGED_SCOPES = ("organization", "team")
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-OWN_PARAMETERS = ("by", "since", "until")
+OWN_PARAMETERS = ("by", "since", "until", "granularity", "timezone", "compare", "trend")
+TOTAL = "total"  # of everything: no dimension
+YES = ("1", "true", "yes")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -97,16 +101,11 @@ class Admin:
         )
 
     async def report(self, request: Request) -> Response:
-        """`?by=team,model&since=7d&until=...`, and any dimension to filter by."""
-        query = request.query_params
+        """`?by=team,model&since=7d&granularity=day`, and any dimension to filter by."""
+        question, now_ms = _question(request.query_params), self._control.clock.now_ms()
         try:
-            since, until = parse_time_range(
-                query.get("since"), query.get("until"), self._control.clock.now_ms()
-            )
-            where = {name: query[name] for name in query if name not in OWN_PARAMETERS}
-            by = [name for name in query.get("by", "team").split(",") if name]
             async with self._reports, asyncio.timeout(REPORT_S_MAX), self._reading() as connection:
-                rows = await grouped(connection, by, Filters(since, until, where))
+                rows = (await answer(connection, question, now_ms)).rows
         except ReportError as exc:
             return _error(400, str(exc))
         except TimeoutError:
@@ -174,6 +173,20 @@ def _starts_at(budget: BudgetRow, now_s: float) -> int | None:
         return None
     zone, week_start, month_day = budget.timezone, budget.week_start, budget.month_day
     return current_window(budget.period, zone, week_start, month_day, now_s)[0]
+
+
+def _question(query: QueryParams) -> Question:
+    by = [name for name in query.get("by", "team").split(",") if name]
+    return Question(
+        by=() if by == [TOTAL] else by,
+        since=query.get("since"),
+        until=query.get("until"),
+        where={name: query[name] for name in query if name not in OWN_PARAMETERS},
+        granularity=query.get("granularity", ""),
+        timezone=query.get("timezone", "UTC"),
+        compare=query.get("compare") in YES,
+        trend=query.get("trend") in YES,
+    )
 
 
 def _error(status: int, message: str) -> Response:

@@ -48,3 +48,23 @@ def test_ranges(since, until, expected):
 def test_what_makes_no_range_is_named(since, until, message):
     with pytest.raises(ReportError, match=message):
         parse_time_range(since, until, ms(2026, 3, 15, 12, 30))
+
+
+def test_dates_are_days_of_the_time_zone():
+    """The day of the change to summer time has 23 hours; what says its offset is left alone."""
+    berlin = ms(2026, 3, 28, 23), ms(2026, 3, 29, 22)
+    assert parse_time_range("2026-03-29", "2026-03-29", 0, "Europe/Berlin") == berlin
+    at_noon = parse_time_range("2026-03-29T12:00", None, 0, "Asia/Kolkata")
+    assert at_noon == (ms(2026, 3, 29, 6, 30), None)
+    assert parse_time_range("2026-03-29T12:00Z", None, 0, "Asia/Kolkata")[0] == ms(2026, 3, 29, 12)
+
+
+@pytest.mark.parametrize("zone", ["Mars/Olympus", "", "../etc/passwd", "Europe"])
+def test_unknown_time_zones_are_named(zone):
+    with pytest.raises(ReportError, match="no such time zone"):
+        parse_time_range(None, None, 0, zone)
+
+
+def test_the_end_of_all_days_is_no_error_of_ours():
+    with pytest.raises(ReportError, match="reckoned with"):
+        parse_time_range(None, "9999-12-31", 0, "UTC")

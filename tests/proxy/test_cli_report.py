@@ -60,12 +60,29 @@ def test_table(tollkeeper: Tollkeeper) -> None:
     assert "0.00312375" in tollkeeper.ok("report")
 
 
+def test_periods_comparison_and_trend(tollkeeper: Tollkeeper) -> None:
+    zone = ["--granularity", "day", "--timezone", "Asia/Kolkata", "--format", "json"]
+    rows = json.loads(tollkeeper.ok("report", "--by", "total", *zone))
+    assert [(row["period"], row["cost_usd"]) for row in rows] == [("2026-01-01", "7.00312375")]
+    table = tollkeeper.run("report", "--since", "2026-01-01", "--until", "2026-01-01", "--compare")
+    assert "compared with 2025-12-31T00:00:00Z to 2026-01-01T00:00:00Z" in table.stderr
+    assert "previous" in table.stdout
+    options = ["--since", "2026-01-01", "--until", "2026-01-05", "--granularity", "day", "--trend"]
+    text = tollkeeper.ok("report", "--by", "model", *options, "--format", "csv")
+    trends = {row["model"]: row for row in csv.DictReader(io.StringIO(text))}
+    assert trends["'=cmd()"]["mean_usd"] == "1.4"
+    assert "direction" in tollkeeper.ok("report", *options)
+    assert "partial" not in tollkeeper.ok("report", *options[:-1])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--by", "colour"], "cannot group or filter by 'colour'"),
         (["--by", ","], "name at least one dimension"),
         (["--since", "yesterday"], "since"),
+        (["--by", "call", "--trend"], "calls have no periods"),
+        (["--timezone", "Mars/Olympus"], "no such time zone"),
         (["--where", "team"], "expected DIMENSION=VALUE"),
     ],
 )

@@ -52,11 +52,19 @@ async def test_a_report_by_any_dimension(host):
     assert row["cost_usd"] == "0.0000015"
     filtered = await get(control, "/admin/api/report?provider=anthropic", AUTHORIZED)
     assert filtered.json() == []
+    daily = "by=total&granularity=month&timezone=Asia/Kolkata&compare=1&since=3650d"
+    rows = (await get(control, f"/admin/api/report?{daily}", AUTHORIZED)).json()
+    assert sum(float(row["cost_usd"]) for row in rows) == 0.0000015
 
 
 @pytest.mark.parametrize(
     ("query", "says"),
-    [("by=shoe_size", "shoe_size"), ("since=yesterdayish", "since"), ("colour=red", "colour")],
+    [
+        ("by=shoe_size", "shoe_size"),
+        ("trend=1", "granularity"),
+        ("since=yesterdayish", "since"),
+        ("colour=red", "colour"),
+    ],
 )
 async def test_a_report_that_makes_no_sense_names_what_does_not(host, query, says):
     answer = await get(await host.start(), f"/admin/api/report?{query}", AUTHORIZED)

@@ -1,0 +1,203 @@
+"""Sums of the ledger by any dimension, from rollups where these have it, else from cost rows."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from db.errors import ReportError
+from db.report_dimensions import (
+    HOUR_MS,
+    IN_ROLLUPS,
+    ROLLUPS,
+    ROWS,
+    TIMES,
+    TOKENS,
+    Source,
+    check_dimensions,
+    condition,
+    expression,
+    from_clause,
+    labels,
+)
+from db.report_filters import Filters
+from db.report_periods import Periods
+from pricing.money import usd_from_nano
+
+# cost_usd is net: original_usd plus adjustment_usd. What providers reported in replies, and that
+# less our price of the same calls, come last.
+USD_FIELDS = ("cost_usd", "original_usd", "adjustment_usd", "provider_cost_usd", "drift_usd")
+GROUP_FIELDS = ("calls", *TOKENS, *USD_FIELDS)
+COST = 1 + len(TOKENS)  # the place of the cost in a group's sums
+NOTHING = (0,) * (COST + 1 + 3)  # the sums of no calls
+GROUPS_MAX = 200_000
+
+Sums = dict[tuple[Any, ...], list[int]]
+
+
+class _Part(NamedTuple):
+    source: Source
+    since_ms: int | None
+    until_ms: int | None
+
+
+async def grouped(
+    connection: AsyncConnection,
+    by: Sequence[str],
+    filters: Filters = Filters(),  # noqa: B008 (immutable)
+) -> list[dict[str, Any]]:
+    """Sums per distinct value of the dimensions `by`, then GROUP_FIELDS; days and months in UTC.
+
+    In the order of time where that is a dimension, else dearest first. Raises ReportError.
+    """
+    groups = await sums(connection, by, filters)
+    in_time = any(dimension in TIMES for dimension in by)
+
+    def order(group: tuple[tuple[str | None, ...], list[int]]) -> Any:
+        text = tuple(label or "" for label in group[0])
+        return text if in_time else (-group[1][COST], text)
+
+    return [
+        {**dict(zip(by, key, strict=True)), **group_fields(values)}
+        for key, values in sorted(groups.items(), key=order)
+    ]
+
+
+async def sums(
+    connection: AsyncConnection,
+    by: Sequence[str],
+    filters: Filters = Filters(),  # noqa: B008 (immutable)
+    periods: Periods | None = None,
+) -> Sums:
+    """By the names of each group: calls, TOKENS, then amounts in nano-USD, the cost at COST.
+
+    With `periods`, which cover the filters' time, the first part of a key is a period's number.
+    Whole hours are read from rollups where these have the dimensions and no period begins within
+    an hour of UTC; the rest from cost rows. Raises ReportError.
+    """
+    check_dimensions(by)
+    dimensions = {*by, *filters.where}
+    found: dict[tuple[Any, ...], list[int]] = {}
+    for part in _parts(dimensions, filters, periods):
+        query = await _sums_query(connection, by, part, filters, periods)
+        width = len(by) + (periods is not None)
+        for row in await connection.execute(query.limit(GROUPS_MAX + 1)):
+            key = tuple(row[:width])
+            if periods is not None:
+                key = (periods.period_of(key[0]), *key[1:])
+            _add(found, key, row[width:])
+        if len(found) > GROUPS_MAX:
+            raise ReportError(f"more than {GROUPS_MAX} groups: ask for less time or dimensions")
+    return await _with_labels(connection, by, found)
+
+
+async def _sums_query(
+    connection: AsyncConnection,
+    by: Sequence[str],
+    part: "_Part",
+    filters: Filters,
+    periods: Periods | None,
+) -> Any:
+    source = part.source
+    columns = [expression(source, name).label(f"d{n}") for n, name in enumerate(by)]
+    if periods is not None:
+        columns.insert(0, periods.expression(source).label("period"))
+    part_filters = Filters(part.since_ms, part.until_ms, filters.where)
+    return (
+        select(*columns, source.calls, *_sum_columns(source))
+        .select_from(from_clause(source, {*by, *filters.where}))
+        .where(*await conditions(connection, source, part_filters))
+        .group_by(*(column.name for column in columns))
+    )
+
+
+async def time_span(connection: AsyncConnection) -> tuple[int, int] | None:
+    """[first, last) of what the ledger knows, in unix milliseconds; None: nothing."""
+    found: list[tuple[int, int]] = []
+    for source in (ROWS, ROLLUPS):
+        # One by one: each is a look into the index.
+        first, last = [
+            (await connection.execute(select(end(source.time)))).scalar()
+            for end in (func.min, func.max)
+        ]
+        if first is not None and last is not None:
+            found.append((first * source.unit_ms, (last + 1) * source.unit_ms))
+    return (min(low for low, _ in found), max(high for _, high in found)) if found else None
+
+
+def _parts(dimensions: Iterable[str], filters: Filters, periods: Periods | None) -> list[_Part]:
+    since, until = filters.since_ms, filters.until_ms
+    in_hours = periods is None or periods.in_whole_hours
+    if not (in_hours and IN_ROLLUPS.issuperset(dimensions)):
+        return [_Part(ROWS, since, until)]
+    first = None if since is None else -(-since // HOUR_MS) * HOUR_MS
+    last = None if until is None else until // HOUR_MS * HOUR_MS
+    if first is not None and last is not None and first >= last:
+        return [_Part(ROWS, since, until)]
+    parts = [_Part(ROLLUPS, first, last)]
+    if since != first:
+        parts.append(_Part(ROWS, since, first))
+    if until != last:
+        parts.append(_Part(ROWS, last, until))
+    return parts
+
+
+async def conditions(connection: AsyncConnection, source: Source, filters: Filters) -> list[Any]:
+    check_dimensions(filters.where)
+    wanted: list[Any] = []
+    if filters.since_ms is not None:
+        wanted.append(source.time >= filters.since_ms // source.unit_ms)
+    if filters.until_ms is not None:
+        wanted.append(source.time < filters.until_ms // source.unit_ms)
+    for dimension, value in filters.where.items():
+        wanted.append(await condition(connection, source, dimension, value))
+    return wanted
+
+
+def _sum_columns(source: Source) -> list[Any]:
+    columns = source.table.c
+    return [
+        *(func.sum(columns[name]) for name in (*TOKENS, "cost_nano")),
+        source.adjusted,
+        func.sum(columns.provider_cost_nano),
+        func.sum(columns.drift_nano),
+    ]
+
+
+def _add(
+    sums: dict[tuple[Any, ...], list[int]], key: tuple[Any, ...], values: Iterable[Any]
+) -> None:
+    """Sums come as None of no rows, and as Decimal from PostgreSQL."""
+    numbers = [int(value or 0) for value in values]
+    known = sums.get(key)
+    sums[key] = numbers if known is None else [a + b for a, b in zip(known, numbers, strict=True)]
+
+
+async def _with_labels(
+    connection: AsyncConnection, by: Sequence[str], found: dict[tuple[Any, ...], list[int]]
+) -> Sums:
+    """Ids in the last parts of the keys as names."""
+    first = len(next(iter(found), ())) - len(by) if found else 0
+    names = [
+        await labels(connection, dimension, list({key[first + n] for key in found}))
+        for n, dimension in enumerate(by)
+    ]
+    groups: Sums = {}
+    for key, values in found.items():
+        named = (names[n][value] for n, value in enumerate(key[first:]))
+        _add(groups, (*key[:first], *named), values)
+    return groups
+
+
+def group_fields(values: Sequence[int]) -> dict[str, Any]:
+    """GROUP_FIELDS of the sums of a group."""
+    return {
+        **dict(zip(GROUP_FIELDS, values[:COST], strict=False)),
+        **_usd_fields(*values[COST:]),
+    }
+
+
+def _usd_fields(net: int, adjusted: int, reported: int, drift: int) -> dict[str, str]:
+    values = (net, net - adjusted, adjusted, reported, drift)
+    return dict(zip(USD_FIELDS, map(usd_from_nano, values), strict=True))

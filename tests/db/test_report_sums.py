@@ -1,0 +1,163 @@
+"""Sums per period of a time zone: the same as counting each call by its own local time."""
+
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from sqlalchemy import event
+
+from db import report_sums
+from db.engine import reader
+from db.errors import ReportError
+from db.models import UsageCost
+from db.report_filters import Filters
+from db.report_periods import PERIODS_MAX, Periods
+from db.report_sums import COST, group_fields, sums, time_span
+from db.verify import verify
+from proxy.windows import current_window
+from tests.factories import NOW_MS, a_row, a_stored_key, a_stored_price, insert_rows, roll_up
+
+HOUR_MS = 3_600_000
+ZONES = (
+    "UTC",
+    "Europe/Berlin",
+    "America/Santiago",  # skips midnight in spring
+    "Australia/Lord_Howe",  # changes by half an hour
+    "Asia/Kathmandu",  # +05:45
+)
+START = int(datetime(2026, 2, 20, tzinfo=UTC).timestamp() * 1000)
+
+
+def between(granularity, zone, since_ms, until_ms):
+    def window(kind, at_s):
+        return current_window(kind, zone, 0, 1, at_s)
+
+    return Periods.between(granularity, zone, since_ms / 1000, until_ms / 1000, window)
+
+
+def label_of(granularity, zone, at_ms):
+    at = datetime.fromtimestamp(at_ms / 1000, UTC).astimezone(ZoneInfo(zone))
+    if granularity == "hour":
+        aligned = at.astimezone(UTC) - timedelta(minutes=at.minute, seconds=at.second)
+        return aligned.astimezone(ZoneInfo(zone)).isoformat(timespec="minutes")
+    formats = {"day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m"}
+    return at.strftime(formats[granularity])
+
+
+@pytest.fixture
+async def connection(engine):
+    async with reader(engine).connect() as connection:
+        yield connection
+
+
+@pytest.fixture
+async def rows(write):
+    """A call every 95 minutes, through the changes of clocks in March and April, rolled up."""
+    key = await write(a_stored_key)
+    price_id = await write(a_stored_price)
+    rows = [
+        a_row(key, at_ms=START + n * 95 * 60_000, price_id=price_id, model=f"gpt-{n % 2}")
+        for n in range(800)
+    ]
+    await write(insert_rows, *rows)
+    await write(roll_up, *rows)
+    return rows
+
+
+@pytest.mark.parametrize("zone", ZONES)
+@pytest.mark.parametrize("granularity", ["hour", "day", "week", "month"])
+async def test_each_call_is_in_the_period_of_its_local_time(connection, rows, zone, granularity):
+    since, until = START + 12_345, START + 790 * 95 * 60_000
+    expected = defaultdict(lambda: [0, 0])
+    for row in rows:
+        if since <= row["at_ms"] < until:
+            of = expected[label_of(granularity, zone, row["at_ms"]), row["model"]]
+            of[0] += 1
+            of[1] += row["cost_nano"]
+    periods = between(granularity, zone, since, until)
+    found = await sums(connection, ["model"], Filters(since, until), periods)
+    named = {
+        (periods.periods[number].label, model): [values[0], values[COST]]
+        for (number, model), values in found.items()
+    }
+    assert named == expected
+
+
+async def test_the_ledger_that_reports_read_verifies(engine, connection, rows):
+    assert await verify(engine) == []
+    total = await sums(connection, [])
+    assert total[()][COST] == sum(row["cost_nano"] for row in rows)
+    by_day = await sums(connection, [], Filters(), between("day", "Asia/Kathmandu", *span_of(rows)))
+    assert sum(values[COST] for values in by_day.values()) == total[()][COST]
+
+
+def span_of(rows):
+    return rows[0]["at_ms"], rows[-1]["at_ms"] + 1
+
+
+@pytest.mark.parametrize(("zone", "reads_rows"), [("Europe/Berlin", False), ("Asia/Kolkata", True)])
+async def test_rows_are_read_only_where_hours_do_not_fit(
+    engine, connection, rows, zone, reads_rows
+):
+    statements = []
+
+    def record(_connection, _cursor, statement, *_):
+        statements.append(statement)
+
+    event.listen(engine.sync_engine, "before_cursor_execute", record)
+    since, until = START, START + 40 * 24 * HOUR_MS
+    found = await sums(connection, [], Filters(since, until), between("day", zone, since, until))
+    assert len(found) >= 40
+    assert any(UsageCost.__tablename__ in statement for statement in statements) is reads_rows
+
+
+async def test_autumn_has_one_hour_twice(write, connection):
+    key = await write(a_stored_key)
+    change = int(datetime(2026, 10, 25, 1, tzinfo=UTC).timestamp() * 1000)
+    rows = [a_row(key, at_ms=change + n * HOUR_MS) for n in (-1, 0)]
+    await write(insert_rows, *rows)
+    await write(roll_up, *rows)
+    since, until = change - 2 * HOUR_MS, change + 2 * HOUR_MS
+    periods = between("hour", "Europe/Berlin", since, until)
+    found = await sums(connection, [], Filters(since, until), periods)
+    assert [periods.periods[number].label for (number,) in sorted(found)] == [
+        "2026-10-25T02:00+02:00",
+        "2026-10-25T02:00+01:00",
+    ]
+
+
+async def test_the_span_is_what_rows_and_rollups_know(engine, write):
+    async def span():
+        async with reader(engine).connect() as connection:
+            return await time_span(connection)
+
+    assert await span() is None
+    key = await write(a_stored_key)
+    early, late = a_row(key, at_ms=NOW_MS + 5), a_row(key, at_ms=NOW_MS + 9 * HOUR_MS + 7)
+    await write(insert_rows, late)
+    assert await span() == (late["at_ms"], late["at_ms"] + 1)
+    await write(roll_up, early)
+    assert await span() == (NOW_MS, late["at_ms"] + 1)
+
+
+async def test_too_many_groups_are_refused(connection, rows, monkeypatch):
+    monkeypatch.setattr(report_sums, "GROUPS_MAX", 1)
+    with pytest.raises(ReportError, match="more than 1 groups"):
+        await sums(connection, ["model"])
+
+
+def test_too_many_periods_are_refused():
+    with pytest.raises(ReportError, match=f"more than {PERIODS_MAX} periods"):
+        between("hour", "UTC", 0, (PERIODS_MAX + 5) * HOUR_MS)
+
+
+def test_an_unknown_granularity_is_named():
+    with pytest.raises(ReportError, match="no such granularity: 'decade'"):
+        between("decade", "UTC", 0, 1000)
+
+
+def test_the_fields_of_a_group():
+    fields = group_fields([2, 10, 0, 0, 5, 0, 1_500, -500, 0, 0])
+    assert (fields["calls"], fields["output_tokens"]) == (2, 5)
+    assert (fields["cost_usd"], fields["original_usd"]) == ("0.0000015", "0.000002")
