@@ -1,11 +1,20 @@
 """`tollkeeper report`: cost rows, or sums of them."""
 
 import asyncio
+import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from typing import Any
 
 import click
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db import reports
 from db.engine import reader
@@ -13,12 +22,17 @@ from db.report_filters import parse_time_range
 from db.report_periods import GRANULARITIES
 from proxy.cli import Invocation, pass_invocation
 from proxy.cli_ledger import opened
-from proxy.cli_output import Row, format_option, print_rows, timestamp
+from proxy.cli_output import FORMATS, Row, print_rows, timestamp
+from proxy.cli_parquet import write_parquet
 from proxy.config import Config
+from proxy.control.report_focus import focus
 from proxy.control.reporting import Answer, Question, answer
 
 BATCH_ROWS = 1_000
+Ask = Callable[[AsyncConnection, Question, int], Awaitable[Answer]]
 BY_CALL = "call"
+FOCUS = "focus"
+PARQUET = "parquet"
 TOTAL = "total"  # of everything: no dimension
 _CALL_COLUMNS = (
     "at",
@@ -55,11 +69,9 @@ class Pairs(click.ParamType[tuple[str, str]]):
 @click.command()
 @click.option(
     "--by",
-    default="team",
-    show_default=True,
     metavar="DIMENSIONS",
-    help="`call`, `total`, or dimensions separated by commas: organization, team, project, user, "
-    "key, provider, model, route, ending, hour, day, month, price_version, tag:NAME.",
+    help="[default: team] `call`, `total`, or dimensions separated by commas: organization, team, "
+    "project, user, key, provider, model, route, ending, hour, day, month, price_version, tag:NAME.",
 )
 @click.option("--since", help="Date, timestamp, or a span back from now such as 7d.")
 @click.option("--until", help="Date (to its end), timestamp or span.")
@@ -70,18 +82,26 @@ class Pairs(click.ParamType[tuple[str, str]]):
 )
 @click.option("--compare", is_flag=True, help="Beside the period before.")
 @click.option("--trend", is_flag=True, help="Mean and slope of the periods of each group.")
-@format_option
+@click.option(
+    "--format",
+    "output",
+    type=click.Choice((*FORMATS, FOCUS, PARQUET)),
+    default="table",
+    show_default=True,
+    help="How rows are printed; `focus` is CSV with the columns of FOCUS 1.2, per day.",
+)
 @pass_invocation
 def command(
     invocation: Invocation,
     /,
-    by: str,
+    by: str | None,
     where: tuple[tuple[str, str], ...],
     granularity: str | None,
     output: str,
     **options: Any,
 ) -> None:
     """What was spent: every call, or sums by any dimensions."""
+    by = by if by is not None else TOTAL if output == FOCUS else "team"
     dimensions = [name.strip() for name in by.split(",") if name.strip()]
     if not dimensions:
         raise click.BadParameter("name at least one dimension, or `call`", param_hint="--by")
@@ -92,7 +112,7 @@ def command(
         **options,
     )
     now_ms = time.time_ns() // 1_000_000
-    if by == BY_CALL:
+    if by == BY_CALL and output != FOCUS:
         _print_calls(invocation.load(), question, now_ms, output)
     else:
         _print_groups(invocation.load(), question, now_ms, output)
@@ -105,18 +125,26 @@ def _print_calls(config: Config, question: Question, now_ms: int, output: str) -
     columns = _CALL_COLUMNS if output == "table" else reports.CALL_FIELDS
     with asyncio.Runner() as runner:
         rows = _batches(runner, _calls(config, reports.Filters(*times, question.where)))
-        print_rows(rows, columns, output, empty="no calls")
+        _print(rows, columns, output)
 
 
 def _print_groups(config: Config, question: Question, now_ms: int, output: str) -> None:
-    found = asyncio.run(_answer(config, question, now_ms))
+    ask: Ask = focus if output == FOCUS else answer
+    found = asyncio.run(_answer(config, question, now_ms, ask))
     columns = found.columns
     if output == "table":
         columns = [name for name in columns if _is_shown(found.rows, name)]
         if found.previous is not None:
             since, until = map(timestamp, found.previous)
             click.echo(f"compared with {since} to {until}", err=True)
-    print_rows(found.rows, columns, output, empty="no calls")
+    _print(found.rows, columns, output)
+
+
+def _print(rows: Iterable[Row], columns: Sequence[str], output: str) -> None:
+    if output == PARQUET:
+        write_parquet(rows, columns, sys.stdout.buffer)
+    else:
+        print_rows(rows, columns, "csv" if output == FOCUS else output, empty="no calls")
 
 
 def _is_shown(rows: Sequence[Row], name: str) -> bool:
@@ -128,9 +156,9 @@ def _is_shown(rows: Sequence[Row], name: str) -> bool:
     return name not in ("period_start", "period_end")
 
 
-async def _answer(config: Config, question: Question, now_ms: int) -> Answer:
+async def _answer(config: Config, question: Question, now_ms: int, ask: Ask) -> Answer:
     async with opened(config) as engine, reader(engine).connect() as connection:
-        return await answer(connection, question, now_ms)
+        return await ask(connection, question, now_ms)
 
 
 async def _calls(config: Config, filters: reports.Filters) -> AsyncIterator[list[Row]]:

@@ -49,10 +49,10 @@ class Answer(NamedTuple):
 async def answer(connection: AsyncConnection, question: Question, now_ms: int) -> Answer:
     """Raises ReportError, naming the part that makes no sense."""
     _check(question)
+    if question.granularity:
+        return await _per_period(connection, question, now_ms)
     times = parse_time_range(question.since, question.until, now_ms, question.timezone)
     filters = Filters(*times, question.where)
-    if question.granularity:
-        return await _per_period(connection, question, filters, now_ms)
     if question.compare:
         return await _compared(connection, question, filters, now_ms)
     rows = await grouped(connection, question.by, filters)
@@ -121,18 +121,22 @@ def _change(now: int, before: int) -> dict[str, Any]:
 # --- per period ----------------------------------------------------------------------------
 
 
-async def _per_period(
-    connection: AsyncConnection, question: Question, filters: Filters, now_ms: int
-) -> Answer:
-    span = await time_span(connection)
-    since_ms, until_ms = _bounds(filters, span, now_ms)
-    columns = [*PERIOD_FIELDS, *question.by, *GROUP_FIELDS]
-    if question.trend:
-        columns = [*question.by, *TREND_FIELDS]
-    elif question.compare:
-        columns += COMPARED
+class PeriodSums(NamedTuple):
+    """Sums per period and group. Periods beyond `known`, [since, until) in unix ms, are partial."""
+
+    periods: Sequence[Period]
+    sums: Sums
+    known: tuple[int, int]
+
+
+async def period_sums(connection: AsyncConnection, question: Question, now_ms: int) -> PeriodSums:
+    """In the question's granularity; with `compare` from one period earlier. Raises ReportError."""
+    check_dimensions(question.by)
+    times = parse_time_range(question.since, question.until, now_ms, question.timezone)
+    filters = Filters(*times, question.where)
+    since_ms, until_ms = _bounds(filters, await time_span(connection), now_ms)
     if since_ms >= until_ms:
-        return Answer(columns, [])
+        return PeriodSums((), {}, (since_ms, since_ms))
 
     def window(kind: str, at_s: float) -> tuple[int, int]:
         return current_window(kind, question.timezone, 0, 1, at_s)
@@ -143,11 +147,18 @@ async def _per_period(
     periods = Periods.between(
         question.granularity, question.timezone, since_ms / 1000, until_ms / 1000, window
     )
-    found = await sums(
-        connection, question.by, Filters(since_ms, until_ms, question.where), periods
-    )
-    table = _Table(question, periods.periods, found, (since_ms, min(until_ms, now_ms)))
-    return Answer(columns, table.trends() if question.trend else table.rows())
+    of_time = Filters(since_ms, until_ms, question.where)
+    found = await sums(connection, question.by, of_time, periods)
+    return PeriodSums(periods.periods, found, (since_ms, min(until_ms, now_ms)))
+
+
+async def _per_period(connection: AsyncConnection, question: Question, now_ms: int) -> Answer:
+    table = _Table(question, *await period_sums(connection, question, now_ms))
+    if question.trend:
+        return Answer([*question.by, *TREND_FIELDS], table.trends())
+    compared = COMPARED if question.compare else ()
+    columns = [*PERIOD_FIELDS, *question.by, *GROUP_FIELDS, *compared]
+    return Answer(columns, table.rows())
 
 
 def _bounds(filters: Filters, span: tuple[int, int] | None, now_ms: int) -> tuple[int, int]:
@@ -162,7 +173,7 @@ class _Table:
     question: Question
     periods: Sequence[Period]
     sums: Sums
-    known: tuple[int, int]  # [since, until) in unix ms: periods that reach beyond are partial
+    known: tuple[int, int]
 
     def rows(self) -> list[dict[str, Any]]:
         keys = set(self.sums)
@@ -179,8 +190,8 @@ class _Table:
             compared = _change(_cost(self.sums, key), _cost(self.sums, (number - 1, *group)))
         return {
             "period": period.label,
-            "period_start": _iso(period.start_s),
-            "period_end": _iso(period.end_s),
+            "period_start": iso(period.start_s),
+            "period_end": iso(period.end_s),
             "partial": self._is_partial(period),
             **dict(zip(self.question.by, group, strict=True)),
             **group_fields(self.sums.get(key, NOTHING)),
@@ -213,5 +224,5 @@ class _Table:
         ]
 
 
-def _iso(at_s: int) -> str:
+def iso(at_s: int) -> str:
     return f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -1,10 +1,13 @@
 import csv
 import io
 import json
+import sys
+from decimal import Decimal
 
 import pytest
 
 from db.reports import CALL_FIELDS
+from proxy.cli_output import csv_cell
 from tests.factories import a_row, insert_rows, roll_up
 from tests.proxy.cli_runner import Tollkeeper
 from tests.proxy.ledger_rows import key_ids, writing
@@ -73,6 +76,69 @@ def test_periods_comparison_and_trend(tollkeeper: Tollkeeper) -> None:
     assert trends["'=cmd()"]["mean_usd"] == "1.4"
     assert "direction" in tollkeeper.ok("report", *options)
     assert "partial" not in tollkeeper.ok("report", *options[:-1])
+
+
+def test_focus_has_every_mandatory_column(tollkeeper: Tollkeeper) -> None:
+    """Those of FOCUS 1.2, and costs that add up to the ledger's."""
+    text = tollkeeper.ok("report", "--format", "focus")
+    first, second = csv.DictReader(io.StringIO(text))
+    mandatory = (
+        "BilledCost BillingAccountId BillingAccountName BillingCurrency BillingPeriodEnd "
+        "BillingPeriodStart ChargeCategory ChargeClass ChargeDescription ChargePeriodEnd "
+        "ChargePeriodStart ContractedCost EffectiveCost InvoiceIssuerName ListCost "
+        "PricingQuantity PricingUnit ProviderName PublisherName ServiceCategory ServiceName"
+    )
+    assert set(mandatory.split()) <= set(first)
+    total = Decimal(first["BilledCost"]) + Decimal(second["BilledCost"])
+    assert total == Decimal("7.00312375")
+    assert first["SubAccountName"] == "search"
+    assert (first["ConsumedQuantity"], first["ConsumedUnit"]) == (str(150 * CALLS), "Tokens")
+    assert (first["ChargePeriodStart"], first["BillingPeriodEnd"]) == (
+        "2026-01-01T00:00:00Z",
+        "2026-02-01T00:00:00Z",
+    )
+    assert json.loads(first["Tags"]) == {"key": "search-prod"}
+    assert second["ChargeDescription"] == "'=cmd() at openai"
+
+
+def test_focus_with_tags_and_what_it_has_not(tollkeeper: Tollkeeper) -> None:
+    text = tollkeeper.ok("report", "--format", "focus", "--by", "tag:env", "--granularity", "month")
+    assert len(list(csv.DictReader(io.StringIO(text)))) == 2
+    for options in (["--by", "team"], ["--by", "call"], ["--granularity", "week"]):
+        result = tollkeeper.run("report", "--format", "focus", *options)
+        assert (result.exit_code, "FOCUS has" in result.stderr) == (2, True)
+    result = tollkeeper.run("report", "--format", "focus", "--granularity", "day", "--trend")
+    assert "neither comparisons nor trends" in result.stderr
+
+
+def test_parquet(tollkeeper: Tollkeeper) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    result = tollkeeper.run("report", "--by", "call", "--format", "parquet")
+    assert result.exit_code == 0, result.stderr
+    table = parquet.read_table(io.BytesIO(result.stdout_bytes))
+    assert table.column_names == list(CALL_FIELDS)
+    costs = table.column("cost_usd").to_pylist()
+    assert sum(costs) == Decimal("7.00312375")
+    assert json.loads(table.column("cost_items")[0].as_py())[0]["item"] == "input"
+    options = ["--by", "total", "--granularity", "day", "--compare", "--format", "parquet"]
+    result = tollkeeper.run("report", *options)
+    row = parquet.read_table(io.BytesIO(result.stdout_bytes)).to_pylist()[0]
+    assert (row["calls"], row["partial"], row["change_percent"]) == (CALLS + 1, True, None)
+
+
+def test_parquet_says_what_it_needs(
+    tollkeeper: Tollkeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    result = tollkeeper.run("report", "--format", "parquet")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "install tollkeeper[parquet]" in result.stderr
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_cells_that_a_spreadsheet_would_run_are_defused(start: str) -> None:
+    assert csv_cell(f"{start}cmd") == f"'{start}cmd"
+    assert csv_cell("-1.5") == "-1.5"
 
 
 @pytest.mark.parametrize(
