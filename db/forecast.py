@@ -2,10 +2,10 @@
 
 Each day to come is forecast as the mean of the same weekdays of the last weeks, a seasonal naive
 forecast averaged over a few seasons (Hyndman, Athanasopoulos, "Forecasting: Principles and
-Practice", 3rd ed., 5.2). The interval of a sum of days is what such sums were off by when forecast
-from earlier days of the same history (5.5 and 5.10: residuals as they were, a rolling origin);
-where there are too few of those, the spread of single days' errors times the square root of their
-number, as if errors were independent. Pure: values are integers of any unit, whole days each.
+Practice", 3rd ed., 5.2). The interval of a sum of days is the wider of two (5.5, 5.10): what such
+sums were off by when forecast from earlier days of the same history, a rolling origin; and the
+spread of single days' errors times the square root of their number, as if these were independent.
+The first alone is too narrow, because its sums overlap. Pure: values are integers of any unit.
 """
 
 import math
@@ -39,40 +39,45 @@ def day_profile(history: Sequence[int]) -> list[float]:
     return profile
 
 
-def forecast(history: Sequence[int], days: float, coverage: float = 0.8) -> Forecast:
-    """The sum of the next `days`, a part of a day counting as that part; `coverage` is how often
-    the interval is to hold it. An interval never begins below zero."""
-    if len(history) < HISTORY_MIN or days <= 0:
-        expected = round(sum(day_profile(history)[: math.ceil(max(days, 0))])) if history else 0
-        return Forecast(expected, None, None) if days > 0 else Forecast(0, 0, 0)
-    expected = expected_sum(day_profile(history), days)
-    errors = _past_errors(history, max(round(days), 1))
+def forecast(
+    history: Sequence[int], days: float, coverage: float = 0.8, elapsed: float = 0.0
+) -> Forecast:
+    """The sum of the next `days`, less the part of the first that has `elapsed`; `coverage` is how
+    often the interval is to hold it. An interval never begins below zero."""
+    if days <= elapsed:
+        return Forecast(0, 0, 0)
+    expected = expected_sum(day_profile(history), days, elapsed)
+    if len(history) < HISTORY_MIN:
+        return Forecast(round(expected), None, None)
+    low, high = _as_if_independent(history, days - elapsed, coverage)
+    errors = _past_errors(history, max(round(days - elapsed), 1))
     if len(errors) >= ORIGINS_MIN:
-        low, high = (_quantile(errors, q) for q in _tails(coverage))
-    else:
-        low, high = _as_if_independent(history, days, coverage)
-    return Forecast(
-        round(expected), max(round(expected + low), 0), max(round(expected + high), 0)
-    )
+        below, above = (_quantile(errors, q) for q in _tails(coverage))
+        low, high = min(low, below), max(high, above)
+    return Forecast(round(expected), max(round(expected + low), 0), max(round(expected + high), 0))
 
 
-def expected_sum(profile: Sequence[float], days: float) -> float:
+def expected_sum(profile: Sequence[float], days: float, elapsed: float = 0.0) -> float:
     whole = int(days)
     weeks, rest = divmod(whole, WEEK)
     total = weeks * sum(profile) + sum(profile[:rest])
-    return total + (days - whole) * profile[whole % WEEK]
+    return total + (days - whole) * profile[whole % WEEK] - elapsed * profile[0]
 
 
-def days_until(history: Sequence[int], amount: int, days_max: int) -> float | None:
-    """After how many days the expected sum reaches an amount; None: not in `days_max`."""
-    profile, total = day_profile(history), 0.0
+def days_until(
+    history: Sequence[int], amount: int, days_max: int, elapsed: float = 0.0
+) -> float | None:
+    """How many days after the first of them began the expected sum from now on reaches an amount;
+    None: not in `days_max`."""
     if amount <= 0:
-        return 0.0
+        return elapsed
+    profile = day_profile(history)
+    total = -elapsed * profile[0]
     for day in range(days_max):
-        value = profile[day % WEEK]
-        if value > 0 and total + value >= amount:
-            return day + (amount - total) / value
-        total += value
+        expected = profile[day % WEEK]
+        if expected > 0 and total + expected >= amount:
+            return day + (amount - total) / expected
+        total += expected
     return None
 
 
@@ -90,9 +95,7 @@ def _past_errors(history: Sequence[int], days: int) -> list[float]:
     return errors
 
 
-def _as_if_independent(
-    history: Sequence[int], days: float, coverage: float
-) -> tuple[float, float]:
+def _as_if_independent(history: Sequence[int], days: float, coverage: float) -> tuple[float, float]:
     errors = _past_errors(history, 1)
     if len(errors) < WEEK:  # too little for a profile: days as they differ from their mean
         mean = sum(history) / len(history)

@@ -20,9 +20,10 @@ from db import reports
 from db.engine import reader
 from db.report_filters import parse_time_range
 from db.report_periods import GRANULARITIES
-from proxy.cli import Invocation, pass_invocation
+from proxy.cli import Invocation, Subcommands, pass_invocation
 from proxy.cli_ledger import opened
 from proxy.cli_output import FORMATS, Row, print_rows, timestamp
+from proxy.cli_pairs import Pairs
 from proxy.cli_parquet import write_parquet
 from proxy.config import Config
 from proxy.control.report_focus import focus
@@ -56,22 +57,21 @@ _WHERE_ANY = {
 }
 
 
-class Pairs(click.ParamType[tuple[str, str]]):
-    name = "DIMENSION=VALUE"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, str]:
-        name, equals, wanted = value.partition("=")
-        if not equals:
-            self.fail(f"{value!r}: expected DIMENSION=VALUE, like team=acme/search", param, ctx)
-        return name, wanted
-
-
-@click.command()
+@click.group(
+    cls=Subcommands,
+    elsewhere={
+        "what-if": "proxy.cli_whatif",
+        "forecast": "proxy.cli_forecast",
+        "exhaustion": "proxy.cli_exhaustion",
+    },
+    invoke_without_command=True,
+)
 @click.option(
     "--by",
     metavar="DIMENSIONS",
     help="[default: team] `call`, `total`, or dimensions separated by commas: organization, team, "
-    "project, user, key, provider, model, route, ending, hour, day, month, price_version, tag:NAME.",
+    "project, user, key, provider, model, route, ending, hour, day, month, price_version, "
+    "tag:NAME.",
 )
 @click.option("--since", help="Date, timestamp, or a span back from now such as 7d.")
 @click.option("--until", help="Date (to its end), timestamp or span.")
@@ -91,7 +91,9 @@ class Pairs(click.ParamType[tuple[str, str]]):
     help="How rows are printed; `focus` is CSV with the columns of FOCUS 1.2, per day.",
 )
 @pass_invocation
+@click.pass_context
 def command(
+    ctx: click.Context,
     invocation: Invocation,
     /,
     by: str | None,
@@ -100,7 +102,12 @@ def command(
     output: str,
     **options: Any,
 ) -> None:
-    """What was spent: every call, or sums by any dimensions."""
+    """What was spent: every call, or sums by any dimensions.
+
+    The options are of the report itself; what-if, forecast and exhaustion have their own.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
     by = by if by is not None else TOTAL if output == FOCUS else "team"
     dimensions = [name.strip() for name in by.split(",") if name.strip()]
     if not dimensions:

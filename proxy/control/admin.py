@@ -6,8 +6,9 @@ neither loop waits for a query.
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Container
 from contextlib import asynccontextmanager
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -23,6 +24,7 @@ from db.errors import DatabaseError, ReportError
 from db.reports import budget_status
 from proxy import __version__
 from proxy.control.control import Control
+from proxy.control.forecasting import Outlook, period_end
 from proxy.control.metrics import BudgetFigures, OwnFigures, render
 from proxy.control.reporting import Question, answer
 from proxy.windows import current_window
@@ -33,10 +35,12 @@ BUDGET_SERIES_MAX = 100
 GAUGED_SCOPES = ("organization", "team")
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OWN_PARAMETERS = ("by", "since", "until", "granularity", "timezone", "compare", "trend")
+FORECAST_PARAMETERS = ("by", "period", "timezone")
 TOTAL = "total"  # of everything: no dimension
 YES = ("1", "true", "yes")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+Rows = list[dict[str, Any]]
 
 
 def admin_app(control: Control) -> Starlette:
@@ -47,6 +51,7 @@ def admin_app(control: Control) -> Starlette:
             Route("/readyz", admin.readyz),
             Route("/metrics", admin.metrics),
             Route("/admin/api/report", admin.authorized(admin.report)),
+            Route("/admin/api/forecast", admin.authorized(admin.forecast)),
             Route("/admin/api/status", admin.authorized(admin.status)),
         ]
     )
@@ -102,10 +107,23 @@ class Admin:
 
     async def report(self, request: Request) -> Response:
         """`?by=team,model&since=7d&granularity=day`, and any dimension to filter by."""
-        question, now_ms = _question(request.query_params), self._control.clock.now_ms()
+        question = _question(request.query_params)
+
+        async def rows(connection: AsyncConnection, now_ms: int) -> Rows:
+            return (await answer(connection, question, now_ms)).rows
+
+        return await self._reported(rows)
+
+    async def forecast(self, request: Request) -> Response:
+        """`?by=team&period=month`, and any dimension to filter by."""
+        outlook = _outlook(request.query_params)
+        return await self._reported(lambda connection, now: period_end(connection, outlook, now))
+
+    async def _reported(self, ask: Callable[[AsyncConnection, int], Awaitable[Rows]]) -> Response:
+        now_ms = self._control.clock.now_ms()
         try:
             async with self._reports, asyncio.timeout(REPORT_S_MAX), self._reading() as connection:
-                rows = (await answer(connection, question, now_ms)).rows
+                rows = await ask(connection, now_ms)
         except ReportError as exc:
             return _error(400, str(exc))
         except TimeoutError:
@@ -175,13 +193,30 @@ def _starts_at(budget: BudgetRow, now_s: float) -> int | None:
     return current_window(budget.period, zone, week_start, month_day, now_s)[0]
 
 
+def _by(query: QueryParams, default: str) -> list[str]:
+    by = [name for name in query.get("by", default).split(",") if name]
+    return [] if by == [TOTAL] else by
+
+
+def _where(query: QueryParams, own: Container[str]) -> dict[str, str]:
+    return {name: query[name] for name in query if name not in own}
+
+
+def _outlook(query: QueryParams) -> Outlook:
+    return Outlook(
+        by=_by(query, TOTAL),
+        where=_where(query, FORECAST_PARAMETERS),
+        period=query.get("period", "month"),
+        timezone=query.get("timezone", "UTC"),
+    )
+
+
 def _question(query: QueryParams) -> Question:
-    by = [name for name in query.get("by", "team").split(",") if name]
     return Question(
-        by=() if by == [TOTAL] else by,
+        by=_by(query, "team"),
         since=query.get("since"),
         until=query.get("until"),
-        where={name: query[name] for name in query if name not in OWN_PARAMETERS},
+        where=_where(query, OWN_PARAMETERS),
         granularity=query.get("granularity", ""),
         timezone=query.get("timezone", "UTC"),
         compare=query.get("compare") in YES,

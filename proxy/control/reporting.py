@@ -89,7 +89,7 @@ async def _compared(
         {
             **dict(zip(question.by, key, strict=True)),
             **group_fields(now.get(key, NOTHING)),
-            **_change(_cost(now, key), _cost(then, key)),
+            **change(_cost(now, key), _cost(then, key)),
         }
         for key in sorted(now.keys() | then.keys(), key=lambda key: _dearest(now, key))
     ]
@@ -108,7 +108,7 @@ def _cost(groups: Sums, key: tuple[Any, ...]) -> int:
     return groups.get(key, NOTHING)[COST]
 
 
-def _change(now: int, before: int) -> dict[str, Any]:
+def change(now: int, before: int) -> dict[str, Any]:
     """The percentage to a tenth; None of nothing."""
     percent = None
     if before > 0:
@@ -187,7 +187,7 @@ class _Table:
         period = self.periods[number]
         compared = {}
         if self.question.compare:
-            compared = _change(_cost(self.sums, key), _cost(self.sums, (number - 1, *group)))
+            compared = change(_cost(self.sums, key), _cost(self.sums, (number - 1, *group)))
         return {
             "period": period.label,
             "period_start": iso(period.start_s),

@@ -61,8 +61,8 @@ def test_error_and_coverage_on_held_out_series():
         found = forecast(history, HELD_OUT, 0.8)
         errors.append(abs(found.expected - future) / future)
         held += found.low <= future <= found.high
-    assert sum(errors) / len(errors) < 0.06
-    assert 0.6 <= held / 200 <= 0.95
+    assert sum(errors) / len(errors) < 0.07  # the noise of the days to come alone makes 0.05
+    assert 0.7 <= held / 200 <= 0.9
 
 
 def test_when_an_amount_is_reached():
@@ -73,6 +73,14 @@ def test_when_an_amount_is_reached():
     assert days_until(history, 0, 31) == 0
     assert days_until(history, 10_000, 31) is None
     assert days_until([0] * 30, 1, 400) is None
+
+
+def test_of_today_only_what_is_left_counts():
+    history = WEEKLY * 4
+    assert forecast(history, 2, elapsed=0.25).expected == 175
+    assert days_until(history, 100, 31, elapsed=0.5) == 1.5
+    assert days_until(history, 50, 31, elapsed=0.5) == 1
+    assert days_until(history, 0, 31, elapsed=0.5) == 0.5
 
 
 @given(st.lists(st.integers(0, 10**12), max_size=60), st.floats(0.1, 60), st.floats(0.5, 0.99))

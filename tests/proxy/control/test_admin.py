@@ -57,6 +57,21 @@ async def test_a_report_by_any_dimension(host):
     assert sum(float(row["cost_usd"]) for row in rows) == 0.0000015
 
 
+async def test_a_forecast(host):
+    control = await host.start()
+    worker = await host.worker()
+    await host.granted(worker, USD // 10)
+    host.call(worker, USD // 10, 1_500)
+    await control.flush()
+    rows = (await get(control, "/admin/api/forecast?by=team", AUTHORIZED)).json()
+    assert all(row["team"] == "search" for row in rows)
+    answer = await get(control, "/admin/api/forecast?period=decade", AUTHORIZED)
+    assert (answer.status_code, "decade" in answer.text) == (400, True)
+    answer = await get(control, "/admin/api/forecast?timezone=Mars", AUTHORIZED)
+    assert answer.status_code == 400
+    assert (await get(control, "/admin/api/forecast")).status_code == 401
+
+
 @pytest.mark.parametrize(
     ("query", "says"),
     [
