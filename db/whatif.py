@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db.engine import reader
 from db.errors import ReportError
+from db.journal_records import CHARGED_AT_HOLD
 from db.ledger_types import Read
 from db.models import UsageCost
 from db.report_dimensions import ROWS, check_dimensions, expression, from_clause, labels
@@ -122,7 +123,7 @@ def _add(sums: Repriced, call: StoredCall, usage: Usage | None, price: Price | N
     sums.priced += 1
     sums.priced_nano += call.cost_nano
     sums.estimated += call.usage_source == "estimated"
-    if call.ending == "lost":  # its usage is the most it could have been
+    if call.ending in CHARGED_AT_HOLD:  # its usage is the most it could be
         sums.other_nano += ceiling_cost(usage, price)
     else:
         sums.other_nano += cost(usage, price, at_s=call.at_ms / 1000).nano

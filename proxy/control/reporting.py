@@ -147,6 +147,8 @@ async def period_sums(connection: AsyncConnection, question: Question, now_ms: i
     periods = Periods.between(
         question.granularity, question.timezone, since_ms / 1000, until_ms / 1000, window
     )
+    if filters.since_ms is None:  # there was nothing before
+        since_ms = periods.periods[0].start_s * 1000
     of_time = Filters(since_ms, until_ms, question.where)
     found = await sums(connection, question.by, of_time, periods)
     return PeriodSums(periods.periods, found, (since_ms, min(until_ms, now_ms)))
@@ -162,10 +164,10 @@ async def _per_period(connection: AsyncConnection, question: Question, now_ms: i
 
 
 def _bounds(filters: Filters, span: tuple[int, int] | None, now_ms: int) -> tuple[int, int]:
-    """What the ledger has, where the question leaves the time open."""
+    """Where the question leaves the time open: from the first call on, until now."""
     first, last = span or (now_ms, now_ms)
     since_ms = first if filters.since_ms is None else filters.since_ms
-    return since_ms, last if filters.until_ms is None else filters.until_ms
+    return since_ms, max(last, now_ms) if filters.until_ms is None else filters.until_ms
 
 
 @dataclass(frozen=True, slots=True)

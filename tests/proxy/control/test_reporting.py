@@ -101,6 +101,16 @@ async def test_periods_that_are_cut_say_so(engine, calls):
     assert found.rows[1]["period_end"] == "2026-06-15T00:00:00Z"
 
 
+async def test_without_times_nothing_is_cut_but_what_is_not_over(engine, calls):
+    """Days since the last call count for the trend, too."""
+    found = await asked(engine, by=(), granularity="month")
+    assert picked(found, "period", "partial") == [("2026-06", True)]
+    found = await asked(engine, where={"team": "ads"}, granularity="day", trend=True)
+    assert picked(found, "periods", "cost_usd") == [(20, "0.00000005")]
+    found = await asked(engine, by=(), granularity="day")
+    assert [row["partial"] for row in found.rows] == [False] * 20 + [True]
+
+
 async def test_days_of_a_time_zone(engine, calls):
     """01:00 in UTC is the evening before in New York."""
     found = await asked(
