@@ -123,6 +123,15 @@ class ProviderEntry(Struct, array_like=True, frozen=True):
     google: GoogleEntry | None = None  # requests carry an access token
 
 
+class TracingEntry(Struct, array_like=True, frozen=True):
+    """Which calls are traced. `spans`, `metrics`: what is exported of them."""
+
+    spans: bool
+    metrics: bool
+    follow_parent: bool  # a caller's decision counts
+    ratio: float  # of the other traces
+
+
 class Settings(Struct, array_like=True, frozen=True):
     """What a worker needs of the configuration besides the above."""
 
@@ -136,6 +145,8 @@ class Settings(Struct, array_like=True, frozen=True):
     on_ledger_outage: str = "block"
     on_disconnect: str = "cancel"
     log_calls: bool = True
+    propagate_upstream: bool = True  # `traceparent` and `tracestate` go to providers
+    tracing: TracingEntry | None = None
 
 
 # --- messages ------------------------------------------------------------------------------
@@ -217,6 +228,7 @@ class Status(Struct, array_like=True, tag="status"):
 
     slices: list[SliceStatus]
     metrics: bytes = b""  # encoded counters of this worker, totals
+    calls: list[bytes] = []  # encoded records of traced calls that have ended since the last one
 
 
 class Want(Struct, array_like=True, tag="want"):
@@ -271,3 +283,8 @@ class Channel(Protocol):
 
     def close(self) -> None:
         """Close this end."""
+
+    @property
+    def congested(self) -> bool:
+        """The other end is slow to read: what can be left out should be."""
+        return False

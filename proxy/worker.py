@@ -27,6 +27,7 @@ from proxy.objects import Objects
 from proxy.server import Server
 from proxy.state import State
 from proxy.telemetry import Telemetry
+from proxy.tracing import Tracer
 from proxy.upstream import Pool
 from proxy.wire import (
     Ack,
@@ -63,6 +64,7 @@ class Worker:
         self._ticker: asyncio.TimerHandle | None = None
         self._syncing: asyncio.Future[None] | None = None  # `journal.sync: batch`
         self._settings = Settings()
+        self._tracer: Tracer | None = None
 
     # --- start ---
 
@@ -151,9 +153,17 @@ class Worker:
                 provider.auth.warm()  # now, not in the first call
         self._budgets.apply(snapshot)
         self._telemetry.log_calls = settings.log_calls
+        state.tracer = self._tracer = self._find_tracer(settings)
         self.gateway.state = state
         self._channel.send(Ack(snapshot.revision))
         self._snapshot.set()
+
+    def _find_tracer(self, settings: Settings) -> Tracer | None:
+        """The one there is, unless it is to do something else."""
+        entry, known = settings.tracing, self._tracer
+        if entry is None or (known is not None and known.entry == entry):
+            return None if entry is None else known
+        return Tracer(entry, propagate=settings.propagate_upstream)
 
     def _on_close(self) -> None:
         """Control is gone: its lease is ours to finish with, not to go on with."""
@@ -187,6 +197,8 @@ class Worker:
             telemetry.metrics.in_flight = len(self.gateway.in_flight)
         status = budgets.status()
         status.metrics = telemetry.metrics.encode()
+        if self._tracer is not None and not self._channel.congested:
+            status.calls = self._tracer.take()
         self._channel.send(status)
 
     def _synced(self, done: asyncio.Future[None]) -> None:

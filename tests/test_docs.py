@@ -83,7 +83,7 @@ def requirement_names(extras: tuple[str, ...]) -> set[str]:
     return {match[0].lower().replace("_", "-") for match in found if match}
 
 
-ALL_EXTRAS = ("postgres", "bedrock", "vertex", "demo", "prices", "dev")
+ALL_EXTRAS = ("postgres", "bedrock", "vertex", "otel", "demo", "prices", "dev")
 
 
 def test_every_dependency_is_justified() -> None:
