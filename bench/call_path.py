@@ -28,6 +28,7 @@ from proxy.gateway import Gateway
 from proxy.server_direct import DirectConnection
 from proxy.state import State
 from proxy.telemetry import LineLog, Telemetry
+from proxy.tracing import Tracer
 from proxy.upstream import Origin, Pool
 from proxy.upstream_connection import Connection
 from proxy.wire import (
@@ -162,13 +163,16 @@ def gateway(directory: Path) -> Gateway:
     return gate
 
 
-async def measure(profile: cProfile.Profile | None) -> float:
+async def measure(profile: cProfile.Profile | None, tracer: Tracer | None = None) -> float:
+    """Microseconds a call, the least of the batches."""
     body = (HERE / "bodies/openai_json.json").read_bytes()
     request = REQUEST_HEAD % len(body) + body
     loop = asyncio.get_running_loop()
     least = float("inf")
     with tempfile.TemporaryDirectory() as directory:
         gate = gateway(Path(directory))
+        assert gate.state is not None
+        gate.state.tracer = tracer
         config = uvicorn.Config(None, lifespan="off", log_config=None)  # type: ignore[arg-type]
         config.load()
         served = type("Served", (DirectConnection,), {"handler": staticmethod(gate.handle)})
@@ -182,7 +186,7 @@ async def measure(profile: cProfile.Profile | None) -> float:
             await transport.answered
 
         await call()
-        for _ in range(BATCHES):
+        for batch in range(BATCHES):
             if profile is not None:
                 profile.enable()
             start = time.process_time()
@@ -192,6 +196,8 @@ async def measure(profile: cProfile.Profile | None) -> float:
             if profile is not None:
                 profile.disable()
             least = min(least, spent / BATCH * 1e6)
+            if tracer is not None:
+                assert len(tracer.take()) == BATCH + (batch == 0)  # and the first call
             await asyncio.sleep(0)
         assert not gate.in_flight
     return least

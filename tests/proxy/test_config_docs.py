@@ -30,6 +30,7 @@ SECTIONS: dict[str, type[Struct]] = {
     "keys[]": config.Key,
     "budgets[]": config.Budget,
     "log": config.Log,
+    "telemetry": config.Telemetry,
 }
 
 
