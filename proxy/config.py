@@ -106,6 +106,13 @@ class Google(Struct, forbid_unknown_fields=True, frozen=True):
     service_account_file: str = ""  # "" = the application default credentials
 
 
+class Middleware(Struct, forbid_unknown_fields=True, frozen=True):
+    """ASGI middleware, called with the application and the options."""
+
+    path: str  # MODULE:NAME
+    options: dict[str, str] = {}
+
+
 class Provider(Struct, forbid_unknown_fields=True, frozen=True):
     base_url: str = ""
     dialect: str = ""  # "" = the provider's own
@@ -120,6 +127,7 @@ class Provider(Struct, forbid_unknown_fields=True, frozen=True):
     models: dict[str, str] = {}  # names that do not tell the model -> the model
     aws: Aws = Aws()
     google: Google = Google()
+    middleware: list[Middleware] = []
 
 
 class Key(Struct, forbid_unknown_fields=True, frozen=True):
@@ -210,6 +218,8 @@ class Config(Struct, forbid_unknown_fields=True, frozen=True):
     budgets: list[Budget] = []
     log: Log = Log()
     telemetry: Telemetry = Telemetry()
+    middleware: list[Middleware] = []
+    middleware_dir: str = "."
     on_ledger_outage: Literal["block", "allow"] = "block"
     on_disconnect: Literal["cancel", "drain"] = "cancel"
 

@@ -113,6 +113,7 @@ def _absolute(config: Config, directory: Path) -> Config:
         config,
         database=replace(config.database, url=url),
         journal=replace(config.journal, dir=str(directory / config.journal.dir)),
+        middleware_dir=str(directory / config.middleware_dir),
     )
 
 

@@ -123,6 +123,21 @@ class ProviderEntry(Struct, array_like=True, frozen=True):
     google: GoogleEntry | None = None  # requests carry an access token
 
 
+class MiddlewareEntry(Struct, array_like=True, frozen=True):
+    """ASGI middleware: `path` is MODULE:NAME, `options` are given by name."""
+
+    path: str
+    options: dict[str, str] = {}
+
+
+class MiddlewareSet(Struct, array_like=True, frozen=True):
+    """What stands around the call path, the first of a list outermost."""
+
+    directory: str  # also searched for modules; "": none is
+    of_all: tuple[MiddlewareEntry, ...] = ()
+    of_providers: dict[str, tuple[MiddlewareEntry, ...]] = {}
+
+
 class TracingEntry(Struct, array_like=True, frozen=True):
     """Which calls are traced. `spans`, `metrics`: what is exported of them."""
 
@@ -164,6 +179,7 @@ class Welcome(Struct, array_like=True, tag="welcome"):
     segment_bytes: int
     keep_alive_s: float = 75
     header_bytes_max: int = 64 * 1024
+    middleware: MiddlewareSet | None = None
 
 
 class Hello(Struct, array_like=True, tag="hello"):

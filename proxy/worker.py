@@ -7,12 +7,13 @@ is in flight, closes its journal and exits.
 
 import argparse
 import asyncio
+import logging
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import uvloop
@@ -21,6 +22,8 @@ from db.journal import JournalError, JournalWriter
 from pricing.errors import PricingError
 from proxy.budgets import Budgets
 from proxy.channel import connect
+from proxy.client import Receive, Scope, Send
+from proxy.config import ConfigError
 from proxy.gateway import Gateway
 from proxy.heap import settle_heap
 from proxy.objects import Objects
@@ -42,6 +45,7 @@ from proxy.wire import (
     Welcome,
 )
 
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
 GARBAGE = 10_000  # objects between two looks; those of a call are freed without one
 
 
@@ -113,6 +117,17 @@ class Worker:
         if self.gateway.state is None:
             raise ConnectionError("control went away before the first snapshot")
         return self.gateway
+
+    def application(self, gateway: Gateway) -> App:
+        """The gateway, inside its middleware where there is any. Raises ConfigError."""
+        assert self.welcome is not None
+        found = self.welcome.middleware
+        if found is None:
+            return gateway
+        from proxy.middleware import CutReplies, stack  # noqa: PLC0415 - few workers need it
+
+        logging.getLogger("uvicorn.error").addFilter(CutReplies())
+        return stack(found, gateway, lambda: gateway.state)
 
     # --- messages ---
 
@@ -248,9 +263,10 @@ async def run(control: socket.socket, listener: socket.socket) -> None:
     try:
         worker = Worker(await connect(control))
         gateway = await worker.start()
+        app = worker.application(gateway)
     except ConnectionError:
         return  # control stopped while we were starting
-    except (JournalError, OSError) as exc:
+    except (ConfigError, JournalError, OSError) as exc:
         telemetry = Telemetry(asyncio.get_running_loop())
         telemetry.problem("worker cannot start", "", exc)
         telemetry.close()
@@ -258,8 +274,8 @@ async def run(control: socket.socket, listener: socket.socket) -> None:
     assert worker.welcome is not None
     settle_heap(GARBAGE)
     server = Server(
-        gateway,
-        direct=gateway.handle,
+        app,
+        direct=gateway.handle if app is gateway else None,
         keep_alive_s=worker.welcome.keep_alive_s,
         header_bytes_max=worker.welcome.header_bytes_max,
     )

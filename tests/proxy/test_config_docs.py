@@ -31,6 +31,7 @@ SECTIONS: dict[str, type[Struct]] = {
     "budgets[]": config.Budget,
     "log": config.Log,
     "telemetry": config.Telemetry,
+    "middleware[]": config.Middleware,
 }
 
 
