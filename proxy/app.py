@@ -3,7 +3,8 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from proxy.channel import LocalChannel
@@ -12,15 +13,20 @@ from proxy.config import Config
 from proxy.config_loader import load
 from proxy.control.clock import SYSTEM_CLOCK
 from proxy.control.control import Control
+from proxy.control.opening import middleware_of
 from proxy.gateway import Gateway
+from proxy.state import State
 from proxy.worker import Worker
+
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Handler = Callable[[AsgiClient], Awaitable[None]]
 
 
 class Tollkeeper:
     """Control and one worker in this process, as an ASGI application.
 
     Started and stopped by ASGI's lifespan, or by `start` and `stop`. Mounted inside another
-    application, whose lifespan must then call `start` and `stop`.
+    application, whose lifespan must then be, or be inside, `lifespan`.
     """
 
     def __init__(self, config: Config, *, now_s: Callable[[], float] = time.time) -> None:
@@ -30,6 +36,14 @@ class Tollkeeper:
         self.gateway: Gateway | None = None
         self._worker: Worker | None = None
         self._ending: asyncio.Task[None] | None = None
+        self._app: App = self._enter
+        if found := middleware_of(config):
+            from proxy.middleware import stack  # noqa: PLC0415 - rarely needed
+
+            self._app = stack(found, self._enter, self._state)
+
+    def _state(self) -> State | None:
+        return self.gateway.state if self.gateway is not None else None
 
     async def start(self) -> None:
         """Open the ledger, then serve. Raises JournalError, DatabaseError, PricingError."""
@@ -52,17 +66,34 @@ class Tollkeeper:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-            return
+            await self._run_lifespan(receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Behind the middleware."""
         assert self.gateway is not None, "start() must have returned"
         await self.gateway(scope, receive, send)
 
-    async def handle(self, client: AsgiClient) -> None:
-        """One request of our own server."""
+    @property
+    def direct(self) -> Handler | None:
+        """For our own server: without ASGI in between. None: there is middleware."""
+        return self._handle if self._app == self._enter else None
+
+    async def _handle(self, client: AsgiClient) -> None:
         assert self.gateway is not None, "start() must have returned"
         await self.gateway.handle(client)
 
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """For `lifespan=` of the Starlette or FastAPI application it is mounted in."""
+        await self.start()
+        try:
+            yield
+        finally:
+            await self.stop()
+
+    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
             await self.start()

@@ -28,6 +28,8 @@ from proxy.request_head import RequestHead
 from proxy.routing import destination
 from proxy.scopes import Principal
 from proxy.state import Provider, State
+from proxy.trace_context import TRACE_HEADERS
+from proxy.tracing import Trace
 from proxy.upstream import Exchange
 
 
@@ -72,6 +74,7 @@ class Call:
         "state",
         "status",
         "task",
+        "trace",
     )
 
     def __init__(
@@ -126,10 +129,13 @@ class Call:
         self.error = ""
         self.refusal: Refusal | None = None  # what we answered ourselves
         self.cut_by: Refusal | None = None  # why we ended the reply ourselves
+        self.trace: Trace | None = None  # once it is forwarded, where calls are traced
 
     def _arrive(self, client: AsgiClient) -> None:
         """A head not seen before on this connection."""
         self.head = RequestHead(client.headers)
+        if self.state.drops_trace:
+            self.head.drop(TRACE_HEADERS)
         self.dialect = guessed_dialect(self.head)
         self.provider = self.route = self.principal = self.own = None
         self.path, self.query = client.raw_path, client.query

@@ -16,6 +16,7 @@ from proxy.wire import Channel, Message
 
 HEADER_BYTES = 4
 FRAME_BYTES_MAX = 64 * 2**20  # a snapshot with a hundred thousand keys fits
+CONGESTED_BYTES = 2**20
 UNSENT_BYTES_MAX = 2 * FRAME_BYTES_MAX  # a peer that does not read this much is as good as gone
 
 encode_message = msgspec.msgpack.Encoder().encode
@@ -140,6 +141,11 @@ class SocketChannel(asyncio.Protocol, Channel):
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
+
+    @property
+    def congested(self) -> bool:
+        transport = self._transport
+        return transport is not None and transport.get_write_buffer_size() > CONGESTED_BYTES
 
     @property
     def started(self) -> bool:

@@ -20,8 +20,11 @@ from proxy.cli_ledger import opened
 from proxy.cli_online import probe
 from proxy.cli_output import format_option, print_rows
 from proxy.cli_tables import open_book
-from proxy.config import Config, Provider
+from proxy.config import Config, ConfigError, Provider
 from proxy.config_checks import keys
+from proxy.control.opening import middleware_of
+from proxy.middleware import load as load_middleware
+from proxy.middleware import look_beside
 from proxy.providers.base import Route
 from proxy.providers.openai_realtime import SESSION, is_metered_at
 from proxy.providers.registry import dialect
@@ -58,6 +61,7 @@ def command(invocation: Invocation, online: bool, routes: bool, output: str) -> 
     findings += [_provider(name, provider) for name, provider in config.providers.items()]
     if online:
         findings += [Finding("online", *result) for result in asyncio.run(probe(config.providers))]
+    findings += _middleware(config)
     findings += _routes_by_path(config) if routes else _routes(config)
     columns = Finding._fields
     print_rows((finding._asdict() for finding in findings), columns, output)
@@ -134,6 +138,22 @@ def _prices(config: Config) -> Finding:
     entries, overlays = len(book.table), len(pricing.overlays)
     detail = f"{entries} entries, {overlays} overlays, other models: {pricing.unpriced}"
     return Finding("prices", book.version, "ok", detail)
+
+
+def _middleware(config: Config) -> Iterator[Finding]:
+    found = middleware_of(config)
+    if found is None:
+        return
+    look_beside(found.directory)
+    lists = [("all", found.of_all), *found.of_providers.items()]
+    for name, entries in lists:
+        for index, entry in enumerate(entries):
+            try:
+                load_middleware(entry, f"[{index}]")
+            except ConfigError as exc:
+                yield Finding("middleware", name, "fail", str(exc))
+            else:
+                yield Finding("middleware", name, "ok", entry.path)
 
 
 def _provider(name: str, provider: Provider) -> Finding:

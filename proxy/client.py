@@ -22,6 +22,13 @@ Headers = list[tuple[bytes, bytes]]
 _PATH_SAFE = "/:@!$&'()*+,;=~"
 
 
+def path_of(scope: Scope) -> bytes:
+    """The raw path below wherever the application is mounted."""
+    path: bytes = scope.get("raw_path") or quote(scope["path"], safe=_PATH_SAFE).encode()
+    root = quote(scope.get("root_path", ""), safe=_PATH_SAFE).encode().rstrip(b"/")
+    return path[len(root) :] if root and path.startswith(root + b"/") else path
+
+
 class ClientGoneError(Exception):
     """The client hung up while its request body was being read."""
 
@@ -46,9 +53,7 @@ class AsgiClient:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
-        self.raw_path: bytes = (
-            scope.get("raw_path") or quote(scope["path"], safe=_PATH_SAFE).encode()
-        )
+        self.raw_path = path_of(scope)
         self.query: bytes = scope["query_string"]
         self.headers: Headers = scope["headers"]
         self.started = False  # the status line is out: an error can only cut the stream now

@@ -21,6 +21,10 @@ Period = Literal[
 Weekday = Literal[
     "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"
 ]  # fmt: skip
+Sampler = Literal[
+    "", "always_on", "always_off", "traceidratio",
+    "parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio",
+]  # fmt: skip
 WEEKDAYS: tuple[str, ...] = Weekday.__args__  # type: ignore[attr-defined]
 
 
@@ -113,6 +117,13 @@ class Azure(Struct, forbid_unknown_fields=True, frozen=True):
     authority: str = "https://login.microsoftonline.com"
 
 
+class Middleware(Struct, forbid_unknown_fields=True, frozen=True):
+    """ASGI middleware, called with the application and the options."""
+
+    path: str  # MODULE:NAME
+    options: dict[str, str] = {}
+
+
 class Provider(Struct, forbid_unknown_fields=True, frozen=True):
     base_url: str = ""
     dialect: str = ""  # "" = the provider's own
@@ -128,6 +139,7 @@ class Provider(Struct, forbid_unknown_fields=True, frozen=True):
     aws: Aws = Aws()
     google: Google = Google()
     azure: Azure = Azure()
+    middleware: list[Middleware] = []
 
 
 class Key(Struct, forbid_unknown_fields=True, frozen=True):
@@ -194,6 +206,19 @@ class Log(Struct, forbid_unknown_fields=True, frozen=True):
     calls: bool = True
 
 
+class Telemetry(Struct, forbid_unknown_fields=True, frozen=True):
+    """OpenTelemetry. "auto": on where there is an endpoint, here or in a variable of its own."""
+
+    endpoint: str = ""  # OTLP over HTTP, e.g. http://127.0.0.1:4318
+    headers: dict[str, str] = {}
+    traces: Literal["auto", "on", "off"] = "auto"
+    metrics: Literal["auto", "on", "off"] = "auto"
+    service_name: str = ""
+    sampler: Sampler = ""
+    sample_ratio: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    propagate_upstream: bool = True
+
+
 class Config(Struct, forbid_unknown_fields=True, frozen=True):
     server: Server = Server()
     database: Database = Database()
@@ -204,6 +229,9 @@ class Config(Struct, forbid_unknown_fields=True, frozen=True):
     organizations: dict[str, Organization] = {}
     budgets: list[Budget] = []
     log: Log = Log()
+    telemetry: Telemetry = Telemetry()
+    middleware: list[Middleware] = []
+    middleware_dir: str = "."
     on_ledger_outage: Literal["block", "allow"] = "block"
     on_disconnect: Literal["cancel", "drain"] = "cancel"
 

@@ -15,10 +15,12 @@ from proxy.config import (
     Organization,
     Provider,
     Team,
+    Telemetry,
 )
 from proxy.config_checks import check
 from proxy.config_clouds import placed
 from proxy.config_reader import Problems, compose, read
+from proxy.config_telemetry import completed
 from proxy.providers.host import Host
 from proxy.providers.registry import HOSTS
 
@@ -55,7 +57,8 @@ def load(path: Path | str | None, env: Mapping[str, str]) -> Config:
         name: _complete(name, provider, env, problems)
         for name, provider in config.providers.items()
     }
-    config = replace(config, providers=providers)
+    telemetry = completed(config.telemetry, env, problems)
+    config = replace(config, providers=providers, telemetry=telemetry)
     check(config, problems)
     problems.raise_if_any()
     return _absolute(config, path.absolute().parent)
@@ -111,6 +114,7 @@ def _absolute(config: Config, directory: Path) -> Config:
         config,
         database=replace(config.database, url=url),
         journal=replace(config.journal, dir=str(directory / config.journal.dir)),
+        middleware_dir=str(directory / config.middleware_dir),
     )
 
 
@@ -144,6 +148,7 @@ def personal(env: Mapping[str, str]) -> Config:
     digest = read_personal_key(directory)
     keys = [Key(name=PERSONAL, key_sha256=digest)] if digest else []
     return Config(
+        telemetry=completed(Telemetry(), env, Problems("")),
         database=Database(url=f"{_SQLITE}{directory / 'tollkeeper.db'}"),
         journal=Journal(dir=str(directory / "journal")),
         providers=providers,

@@ -31,6 +31,9 @@ async def pass_through(
         framing = b"content-length: %d" % len(whole) if own_framing(call.head) else b""
         credential = provider.auth.lines(start, host, call.head, whole)
     head = request_head(start, host, call.head, credential, framing)
+    tracer = call.state.tracer
+    if tracer is not None:
+        head = head[:-2] + tracer.begin(call) + head[-2:]
     exchange = call.exchange = pool.exchange()
     call.forwarded_ns = time.perf_counter_ns()
     await pool.send(exchange, provider.origin, head, body)

@@ -104,7 +104,9 @@ def upstream_head(call: Call) -> bytes:
     start, host, credential = call.start_line, provider.origin.host_header, call.credential
     if provider.auth is not None:
         credential = provider.auth.lines(start, host, call.head, b"")
-    return request_head(start, host, call.head, credential, _UPGRADE)
+    head = request_head(start, host, call.head, credential, _UPGRADE)
+    tracer = call.state.tracer
+    return head if tracer is None else head[:-2] + tracer.begin(call) + head[-2:]
 
 
 def switching_headers(call: Call, headers: Headers) -> Headers:

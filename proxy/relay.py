@@ -36,6 +36,9 @@ async def forward(call: Call, pool: Pool) -> Exchange:
     if provider.auth is not None:
         host = provider.origin.host_header
         front += provider.auth.lines(call.start_line, host, arrival.head, body) + b"\r\n"
+    tracer = call.state.tracer
+    if tracer is not None:
+        front += tracer.begin(call)
     head = b"%bcontent-length: %d\r\n\r\n" % (front, len(body))
     exchange = call.exchange = pool.exchange()
     call.forwarded_ns = time.perf_counter_ns()
@@ -138,7 +141,10 @@ async def _relay_stream(
             settle(call, ending(exchange))
         return client.put(data) if data else None
 
+    trace = call.trace
     while data := await exchange.read():
+        if trace is not None:
+            trace.chunk()
         waiting = pass_on(data)
         if waiting is None:
             waiting = await exchange.pump(pass_on)

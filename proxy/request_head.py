@@ -105,4 +105,8 @@ class RequestHead:
     def _drop_named(self, connection: bytes) -> None:
         """Headers that a `connection` header declares hop-by-hop."""
         named = tuple(token.strip() + b":" for token in connection.lower().split(b",") if token)
-        self.lines = [line for line in self.lines if not line.startswith(named)]
+        self.drop(named)
+
+    def drop(self, names: tuple[bytes, ...]) -> None:
+        """Headers that do not go on, by names that end in ":"."""
+        self.lines = [line for line in self.lines if not line.startswith(names)]

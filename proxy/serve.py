@@ -38,6 +38,7 @@ def serve(path: Path | None) -> int:
     and PricingError where it cannot start."""
     config = load(path, os.environ)
     check_proxies(os.environ)
+    check_middleware(config)
     configure_logging(config.log.level)
     server, admin = config.server, config.admin
     with (
@@ -62,6 +63,17 @@ def check_proxies(environ: Mapping[str, str]) -> None:
         Proxies.from_environ(environ)
     except ValueError as exc:
         raise ConfigError([str(exc)]) from exc
+
+
+def check_middleware(config: Config) -> None:
+    """Raises ConfigError for what cannot be imported, before a worker is started with it."""
+    if config.middleware or any(each.middleware for each in config.providers.values()):
+        from proxy.control.opening import middleware_of  # noqa: PLC0415
+        from proxy.middleware import check  # noqa: PLC0415
+
+        found = middleware_of(config)
+        assert found is not None
+        check(found)
 
 
 def listen(host: str, port: int, section: str) -> socket.socket:

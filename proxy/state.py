@@ -14,6 +14,7 @@ from proxy.auth import Keyring
 from proxy.errors import Refusal
 from proxy.providers.base import Dialect, HeaderDialect
 from proxy.providers.registry import dialect
+from proxy.tracing import Tracer
 from proxy.upstream import Origin, Proxies
 from proxy.upstream_auth import UpstreamAuth, auth_for
 from proxy.wire import KeyEntry, PricesEntry, ProviderEntry, Snapshot
@@ -164,5 +165,10 @@ class State:
             for entry in snapshot.providers
         }
         self.provider_names = frozenset(name.encode() for name in self.providers)
+        settings = self.settings
+        self.tracer: Tracer | None = None  # set by the worker where calls are traced
+        self.drops_trace = not settings.propagate_upstream or (
+            settings.tracing is not None and settings.tracing.spans  # it sends its own
+        )
         before: Prices | None = previous.prices if previous is not None else None
         self.prices: Prices = Prices.load(snapshot.prices, before)

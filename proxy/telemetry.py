@@ -76,6 +76,9 @@ class Telemetry:
     def ended(self, call: Call) -> None:
         """Record a call that has ended, however it did."""
         duration_ns = time.perf_counter_ns() - call.began_ns
+        tracer = call.state.tracer
+        if tracer is not None:
+            tracer.ended(call, duration_ns)
         record_metrics(self.metrics, call, duration_ns)
         if call.outcome is not None and call.outcome.flags & FLAG_CEILING_VIOLATION:
             self._above_ceiling(call, call.outcome.cost.nano)

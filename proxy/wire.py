@@ -135,6 +135,30 @@ class ProviderEntry(Struct, array_like=True, frozen=True):
     azure: AzureEntry | None = None  # the same
 
 
+class MiddlewareEntry(Struct, array_like=True, frozen=True):
+    """ASGI middleware: `path` is MODULE:NAME, `options` are given by name."""
+
+    path: str
+    options: dict[str, str] = {}
+
+
+class MiddlewareSet(Struct, array_like=True, frozen=True):
+    """What stands around the call path, the first of a list outermost."""
+
+    directory: str  # also searched for modules; "": none is
+    of_all: tuple[MiddlewareEntry, ...] = ()
+    of_providers: dict[str, tuple[MiddlewareEntry, ...]] = {}
+
+
+class TracingEntry(Struct, array_like=True, frozen=True):
+    """Which calls are traced. `spans`, `metrics`: what is exported of them."""
+
+    spans: bool
+    metrics: bool
+    follow_parent: bool  # a caller's decision counts
+    ratio: float  # of the other traces
+
+
 class Settings(Struct, array_like=True, frozen=True):
     """What a worker needs of the configuration besides the above."""
 
@@ -148,6 +172,8 @@ class Settings(Struct, array_like=True, frozen=True):
     on_ledger_outage: str = "block"
     on_disconnect: str = "cancel"
     log_calls: bool = True
+    propagate_upstream: bool = True  # `traceparent` and `tracestate` go to providers
+    tracing: TracingEntry | None = None
 
 
 # --- messages ------------------------------------------------------------------------------
@@ -165,6 +191,7 @@ class Welcome(Struct, array_like=True, tag="welcome"):
     segment_bytes: int
     keep_alive_s: float = 75
     header_bytes_max: int = 64 * 1024
+    middleware: MiddlewareSet | None = None
 
 
 class Hello(Struct, array_like=True, tag="hello"):
@@ -229,6 +256,7 @@ class Status(Struct, array_like=True, tag="status"):
 
     slices: list[SliceStatus]
     metrics: bytes = b""  # encoded counters of this worker, totals
+    calls: list[bytes] = []  # encoded records of traced calls that have ended since the last one
 
 
 class Want(Struct, array_like=True, tag="want"):
@@ -283,3 +311,8 @@ class Channel(Protocol):
 
     def close(self) -> None:
         """Close this end."""
+
+    @property
+    def congested(self) -> bool:
+        """The other end is slow to read: what can be left out should be."""
+        return False

@@ -7,12 +7,13 @@ is in flight, closes its journal and exits.
 
 import argparse
 import asyncio
+import logging
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import uvloop
@@ -21,12 +22,15 @@ from db.journal import JournalError, JournalWriter
 from pricing.errors import PricingError
 from proxy.budgets import Budgets
 from proxy.channel import connect
+from proxy.client import Receive, Scope, Send
+from proxy.config import ConfigError
 from proxy.gateway import Gateway
 from proxy.heap import settle_heap
 from proxy.objects import Objects
 from proxy.server import Server
 from proxy.state import State
 from proxy.telemetry import Telemetry
+from proxy.tracing import Tracer
 from proxy.upstream import Pool
 from proxy.wire import (
     Ack,
@@ -41,6 +45,7 @@ from proxy.wire import (
     Welcome,
 )
 
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
 GARBAGE = 10_000  # objects between two looks; those of a call are freed without one
 
 
@@ -63,6 +68,7 @@ class Worker:
         self._ticker: asyncio.TimerHandle | None = None
         self._syncing: asyncio.Future[None] | None = None  # `journal.sync: batch`
         self._settings = Settings()
+        self._tracer: Tracer | None = None
 
     # --- start ---
 
@@ -112,6 +118,17 @@ class Worker:
             raise ConnectionError("control went away before the first snapshot")
         return self.gateway
 
+    def application(self, gateway: Gateway) -> App:
+        """The gateway, inside its middleware where there is any. Raises ConfigError."""
+        assert self.welcome is not None
+        found = self.welcome.middleware
+        if found is None:
+            return gateway
+        from proxy.middleware import CutReplies, stack  # noqa: PLC0415 - few workers need it
+
+        logging.getLogger("uvicorn.error").addFilter(CutReplies())
+        return stack(found, gateway, lambda: gateway.state)
+
     # --- messages ---
 
     def _on_message(self, message: Message) -> None:
@@ -151,9 +168,17 @@ class Worker:
                 provider.auth.warm()  # now, not in the first call
         self._budgets.apply(snapshot)
         self._telemetry.log_calls = settings.log_calls
+        state.tracer = self._tracer = self._find_tracer(settings)
         self.gateway.state = state
         self._channel.send(Ack(snapshot.revision))
         self._snapshot.set()
+
+    def _find_tracer(self, settings: Settings) -> Tracer | None:
+        """The one there is, unless it is to do something else."""
+        entry, known = settings.tracing, self._tracer
+        if entry is None or (known is not None and known.entry == entry):
+            return None if entry is None else known
+        return Tracer(entry, propagate=settings.propagate_upstream)
 
     def _on_close(self) -> None:
         """Control is gone: its lease is ours to finish with, not to go on with."""
@@ -187,6 +212,8 @@ class Worker:
             telemetry.metrics.in_flight = len(self.gateway.in_flight)
         status = budgets.status()
         status.metrics = telemetry.metrics.encode()
+        if self._tracer is not None and not self._channel.congested:
+            status.calls = self._tracer.take()
         self._channel.send(status)
 
     def _synced(self, done: asyncio.Future[None]) -> None:
@@ -236,9 +263,10 @@ async def run(control: socket.socket, listener: socket.socket) -> None:
     try:
         worker = Worker(await connect(control))
         gateway = await worker.start()
+        app = worker.application(gateway)
     except ConnectionError:
         return  # control stopped while we were starting
-    except (JournalError, OSError) as exc:
+    except (ConfigError, JournalError, OSError) as exc:
         telemetry = Telemetry(asyncio.get_running_loop())
         telemetry.problem("worker cannot start", "", exc)
         telemetry.close()
@@ -246,8 +274,8 @@ async def run(control: socket.socket, listener: socket.socket) -> None:
     assert worker.welcome is not None
     settle_heap(GARBAGE)
     server = Server(
-        gateway,
-        direct=gateway.handle,
+        app,
+        direct=gateway.handle if app is gateway else None,
         keep_alive_s=worker.welcome.keep_alive_s,
         header_bytes_max=worker.welcome.header_bytes_max,
     )

@@ -103,7 +103,7 @@ class Running:
         listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self._server = Server(
-            self.app, direct=self.app.handle, keep_alive_s=75, header_bytes_max=64 * 1024
+            self.app, direct=self.app.direct, keep_alive_s=75, header_bytes_max=64 * 1024
         )
         await self._server.start([listener])
 

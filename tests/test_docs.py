@@ -84,7 +84,7 @@ def requirement_names(extras: tuple[str, ...]) -> set[str]:
     return {match[0].lower().replace("_", "-") for match in found if match}
 
 
-ALL_EXTRAS = ("postgres", "bedrock", "vertex", "demo", "parquet", "prices", "dev")
+ALL_EXTRAS = ("postgres", "bedrock", "vertex", "otel", "demo", "parquet", "prices", "dev")
 
 
 def test_every_dependency_is_justified() -> None:

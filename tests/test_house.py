@@ -34,9 +34,9 @@ LATE = {
     "proxy/upstream_google.py": {"google"},
     "proxy/websocket.py": {"websockets"},
 }
-HEAVY |= {"boto3", "botocore", "google", "requests", "websockets"}
+HEAVY |= {"boto3", "botocore", "google", "opentelemetry", "requests", "websockets"}
 # modules of proxy/ for both planes
-SHARED = r"proxy(\.(wire|channel|metrics|config|scopes|windows|errors))?"
+SHARED = r"proxy(\.(wire|channel|metrics|config|scopes|windows|errors|call_record))?"
 WIRING = r"proxy/(app|serve|cli(_\w+)?|__main__)\.py|proxy/demo/.*"
 
 # files, modules of ours they may import, other packages they may import; the first match decides

@@ -23,6 +23,7 @@ from pricing.table import TABLES_DIR
 from proxy.config import Config
 from proxy.control import snapshots
 from proxy.control.clock import Clock
+from proxy.control.export import open_export
 from proxy.control.metrics import Counts
 from proxy.control.opening import Parts, declare, open_parts
 from proxy.control.prices import Prices
@@ -59,6 +60,7 @@ class Control:
         self.snapshot: Snapshot | None = None
         self.parts: Parts | None = None
         self.counts = Counts()
+        self._export = open_export(config.telemetry)
         self._prices = Prices(tables)
         self.ledger_nice = ledger_nice
         self._threads = Threads(ledger_nice)
@@ -130,7 +132,7 @@ class Control:
         """Put a new configuration in force, all but what needs a restart. Raises PricingError,
         DatabaseError and what the database raises; then the old one stays in force."""
         assert self.parts is not None
-        kept = {name: getattr(self.config, name) for name in ("database", "journal")}
+        kept = {name: getattr(self.config, name) for name in ("database", "journal", "telemetry")}
         async with self._turn_lock:
             now_ms = self.clock.now_ms()
             selected = self._prices.select(config.pricing, now_ms)
@@ -170,6 +172,7 @@ class Control:
             session.close()
         await self._finish(self.parts)
         await self.parts.close()
+        await self._export.close()
         self.parts = None
 
     async def _finish(self, parts: Parts) -> None:
@@ -355,6 +358,7 @@ class Control:
         assert self.parts is not None
         leases = self.parts.leases
         leases.on_status(session.journal_id, status)
+        self._export.add(status.calls)
         if status.metrics:
             self.counts.update(session.journal_id, status.metrics)
         if leases.waiting:

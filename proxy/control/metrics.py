@@ -149,7 +149,7 @@ def _of_calls(rows: dict[Labels, list[int]]) -> Iterator[Metric]:
     )
     yield _histogram(
         "tollkeeper_overhead_seconds",
-        "Spent in Tollkeeper before the request is forwarded.",
+        "Spent in Tollkeeper: before forwarding, and on a reply that is no stream.",
         ("provider",),
         _grouped(rows, (0,), OVERHEAD, len(OVERHEAD_US)),
         OVERHEAD_US,

@@ -16,14 +16,14 @@ from db.price_versions import StoredVersion, load_versions, store_version
 from db.threads import Threads
 from db.transactions import Transactions, open_transactions
 from db.writer import Flush, Writer
-from proxy.config import Config
+from proxy.config import Config, Middleware
 from proxy.control import host
 from proxy.control.declared import declared
 from proxy.control.leases import Leases
 from proxy.control.objects import Objects
 from proxy.control.prices import Prices
 from proxy.control.recovery import Recovery
-from proxy.wire import Welcome
+from proxy.wire import MiddlewareEntry, MiddlewareSet, Welcome
 
 IDLE_MS = 60_000  # unused money goes back to the ledger after this long,
 IDLE_SHARED_INTERVALS = 4  # and sooner where other hosts may want it
@@ -165,6 +165,23 @@ async def _open(
     )
 
 
+def middleware_of(config: Config) -> MiddlewareSet | None:
+    """None: there is none, and requests need not come through ASGI."""
+    of_all = _entries(config.middleware)
+    of_providers = {
+        name: _entries(provider.middleware)
+        for name, provider in config.providers.items()
+        if provider.middleware
+    }
+    if not (of_all or of_providers):
+        return None
+    return MiddlewareSet(config.middleware_dir, of_all, of_providers)
+
+
+def _entries(found: list[Middleware]) -> tuple[MiddlewareEntry, ...]:
+    return tuple(MiddlewareEntry(each.path, each.options) for each in found)
+
+
 def _welcome(config: Config, epoch_id: int, host_id: str, boot_id: str) -> Welcome:
     return Welcome(
         epoch_id=epoch_id,
@@ -175,4 +192,5 @@ def _welcome(config: Config, epoch_id: int, host_id: str, boot_id: str) -> Welco
         segment_bytes=config.journal.segment_mb * 2**20,
         keep_alive_s=config.server.keep_alive_s,
         header_bytes_max=config.server.max_header_kb * 1024,
+        middleware=middleware_of(config),
     )

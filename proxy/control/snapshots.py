@@ -3,7 +3,7 @@
 from sqlalchemy import Connection
 
 from db.catalog import load_budgets, load_keys, load_projects
-from proxy.config import Config, Provider
+from proxy.config import Config, Provider, Telemetry
 from proxy.wire import (
     AwsEntry,
     AzureEntry,
@@ -15,6 +15,7 @@ from proxy.wire import (
     ProviderEntry,
     Settings,
     Snapshot,
+    TracingEntry,
 )
 
 Catalog = tuple[tuple[KeyEntry, ...], tuple[ProjectEntry, ...], tuple[BudgetEntry, ...]]
@@ -118,5 +119,17 @@ def _settings(config: Config) -> Settings:
         flush_interval_ms=config.journal.flush_interval_ms,
         on_ledger_outage=config.on_ledger_outage,
         on_disconnect=config.on_disconnect,
+        propagate_upstream=config.telemetry.propagate_upstream,
+        tracing=_tracing(config.telemetry),
         log_calls=config.log.calls and config.log.level in ("debug", "info"),
     )
+
+
+def _tracing(telemetry: Telemetry) -> TracingEntry | None:
+    """What workers are told; None: calls are not traced."""
+    spans, metrics = telemetry.traces == "on", telemetry.metrics == "on"
+    if not (spans or metrics):
+        return None
+    kind = telemetry.sampler.removeprefix("parentbased_")
+    ratio = {"always_off": 0.0, "traceidratio": telemetry.sample_ratio}.get(kind, 1.0)
+    return TracingEntry(spans, metrics, telemetry.sampler.startswith("parentbased_"), ratio)

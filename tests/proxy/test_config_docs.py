@@ -31,6 +31,8 @@ SECTIONS: dict[str, type[Struct]] = {
     "keys[]": config.Key,
     "budgets[]": config.Budget,
     "log": config.Log,
+    "telemetry": config.Telemetry,
+    "middleware[]": config.Middleware,
 }
 
 
