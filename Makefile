@@ -1,4 +1,4 @@
-TARGETS = install demo serve test check coverage bench live oracle sdk-newest compat lock
+TARGETS = install demo serve test check coverage bench live oracle sdk-newest compat soak lock
 
 .PHONY: $(TARGETS)
 $(TARGETS):

@@ -16,6 +16,7 @@ from db.catalog_sync import check_name, sync_config
 from db.catalog_types import CreatedKey, KeyListing, KeyRow, ProjectRow
 from db.errors import CatalogError
 from db.models import ApiKey, Organization, Project, Revision, Team, User
+from db.notifications import CATALOG, notify
 from db.paths import Query
 
 __all__ = [
@@ -64,6 +65,7 @@ def read_revision(connection: Connection) -> int:
 def bump_revision(connection: Connection) -> int:
     """Returns the new revision."""
     bump = update(Revision).values(revision=Revision.revision + 1).returning(Revision.revision)
+    notify(connection, CATALOG)
     return int(connection.execute(bump).scalar_one())
 
 

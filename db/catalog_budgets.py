@@ -82,7 +82,9 @@ def identity_of(budget: DeclaredBudget) -> str:
 def sync_budgets(connection: Connection, declared: Iterable[DeclaredBudget], now_ms: int) -> bool:
     """Make the declared budgets the live ones of source `config`. True: something changed."""
     owners = {kind: _paths(connection, kind) for kind in SCOPES}
-    rows = {row.identity: row for row in connection.execute(select(Budget.__table__))}
+    # In the order in which LEASE locks them, so that the two never wait for each other in a circle.
+    everything = select(Budget.__table__).order_by(Budget.id).with_for_update(key_share=True)
+    rows = {row.identity: row for row in connection.execute(everything)}
     seen: set[str] = set()
     changed = False
     for budget in declared:

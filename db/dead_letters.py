@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import msgspec
 
 from db.journal_reader import Damage
 from db.journal_records import Hold, Settle
+
+log = logging.getLogger(__name__)
 
 FILE_NAME = "dead-letters.ndjson"
 DAMAGE_BYTES_MAX = 64 * 2**10  # the segment itself stays for `journal.keep_h`
@@ -51,6 +54,7 @@ class DeadLetters:
 
     def _append(self, line: dict[str, Any]) -> None:
         self.count += 1
+        log.error("a record was put aside in %s: %s", FILE_NAME, line["reason"])
         data = json.dumps(line, default=_plain, separators=(",", ":")).encode() + b"\n"
         fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:

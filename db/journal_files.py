@@ -8,7 +8,7 @@ import ctypes
 import errno
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -98,6 +98,25 @@ def delete_journal(directory: str | Path, journal_id: bytes, *, older_than_s: fl
     for unborn in directory.glob(f"{journal_id.hex()}.*tmp"):  # a rotation cut by death
         unborn.unlink()
     return True
+
+
+def shrink(directory: Path, passed: Mapping[bytes, int], bytes_max: int) -> int:
+    """Delete segments before those in `passed`, by journal, the oldest first, until all that is
+    there takes no more than `bytes_max` of the disk. Returns what it takes then."""
+    total, old = 0, []
+    for path in directory.glob("*.seg"):
+        name, number, _ = path.name.split(".")
+        stat = path.stat()
+        size = stat.st_blocks * 512  # with what is set aside
+        total += size
+        if int(number) < passed.get(bytes.fromhex(name), 0):
+            old.append((stat.st_mtime, size, path))
+    for _, size, path in sorted(old):
+        if total <= bytes_max:
+            break
+        path.unlink()
+        total -= size
+    return total
 
 
 # --- locks ---------------------------------------------------------------------------------

@@ -4,10 +4,9 @@ Each is one short transaction. Where several rows are locked, leases come before
 the order of window ids, so that no two transactions wait for each other in a circle.
 """
 
-import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import DBAPIError
 
 from db import registry
@@ -15,6 +14,7 @@ from db.journal_records import FLAG_UNBACKED, FLAGS_OVERAGE, Window
 from db.ledger_booking import BOOK_LEASES, BOOK_WINDOWS, lock_leases, lock_windows
 from db.ledger_corrections import adjust
 from db.ledger_insert import Ended, SomeExisted, insert_calls, insert_calls_carefully
+from db.ledger_leases import lease, open_tickets
 from db.ledger_objects import Identity, apply_notes, find_object, forget_objects
 from db.ledger_open import FindBook, settle_open, try_again
 from db.ledger_repricing import begin_repricing, end_repricing, reprice
@@ -32,13 +32,14 @@ from db.ledger_types import (
     LeaseOutcome,
     LeaseRequest,
     LeaseState,
+    OpenTicket,
     Read,
     Run,
     Settled,
 )
 from db.models import Epoch, JournalOffset, Lease
 from db.models import Window as WindowRow
-from db.references import References, UnknownReference
+from db.references import References
 from db.registry import ADJUSTMENTS
 from db.statements import FLAG_COSTS, UPSERT_ROLLUPS
 from db.transactions import T, Transactions, Work, is_retryable
@@ -109,9 +110,20 @@ class Ledger:
 
     # --- money
 
-    async def lease(self, epoch_id: int, requests: Sequence[LeaseRequest]) -> list[LeaseOutcome]:
-        """Lease or give back, several windows at once, each on its own. Raises EpochClosed."""
-        return await self._run(lambda c: _lease(c, self._references, epoch_id, requests))
+    async def lease(
+        self,
+        epoch_id: int,
+        requests: Sequence[LeaseRequest],
+        ignored: Collection[OpenTicket] | None = None,
+    ) -> list[LeaseOutcome]:
+        """Lease or give back, several windows at once, each on its own. While a ticket of another
+        host is open nobody leases but the oldest; `ignored` are those nobody waits for any more,
+        None: there is no other host. Raises EpochClosed."""
+        return await self._run(lambda c: lease(c, self._references, epoch_id, requests, ignored))
+
+    async def tickets(self, epoch_id: int) -> dict[Window, list[OpenTicket]]:
+        """The open tickets of other hosts."""
+        return await self._run(lambda c: open_tickets(c, epoch_id))
 
     async def leases(self, epoch_id: int) -> dict[Window, LeaseState]:
         """An epoch's leases that are not used up, read under a lock (R4)."""
@@ -285,6 +297,8 @@ def close_epoch(connection: Connection, epoch_id: int, *, unfinished_too: bool) 
     )
     if not unfinished_too and connection.execute(unsure).first() is not None:
         return False
+    nobody = update(Lease).where(Lease.epoch_id == epoch_id, Lease.ticket > 0)
+    connection.execute(nobody.values(ticket=0, wanted=0))
     unspent = (
         select(Lease.window_id, Lease.granted, Lease.spent)
         .where(Lease.epoch_id == epoch_id, Lease.granted > Lease.spent)
@@ -299,59 +313,3 @@ def close_epoch(connection: Connection, epoch_id: int, *, unfinished_too: bool) 
         BOOK_LEASES.many(connection, [(x.spent, x.spent, x.window_id, epoch_id) for x in leases])
     connection.execute(update(Epoch).where(Epoch.id == epoch_id).values(state="closed"))
     return True
-
-
-def _lease(
-    connection: Connection,
-    references: References,
-    epoch_id: int,
-    requests: Iterable[LeaseRequest],
-) -> list[LeaseOutcome]:
-    registry.require_open(connection, epoch_id)
-    wanted: dict[int, LeaseRequest] = {}
-    for request in requests:
-        with contextlib.suppress(UnknownReference):  # its budget is not in this database
-            wanted[references.window_id(connection, request.window)] = request
-    states = lock_leases(connection, epoch_id, sorted(wanted))
-    spent = _spent_totals(connection, list(wanted))
-    outcomes, leases, windows = [], [], []
-    for window_id, committed, limit in lock_windows(connection, sorted(wanted)):
-        request, lease = wanted[window_id], states[window_id]
-        delta = _allowed(request, lease, limit - committed)
-        if delta:
-            leases.append((lease.granted + delta, lease.spent, window_id, epoch_id))
-            windows.append((delta, 0, window_id))
-        outcomes.append(
-            LeaseOutcome(
-                window=request.window,
-                delta=delta,
-                granted=lease.granted + delta,
-                spent=lease.spent,
-                limit=limit,
-                committed=committed + delta,
-                spent_total=spent.get(window_id, 0),
-            )
-        )
-    if leases:
-        BOOK_LEASES.many(connection, leases)
-        BOOK_WINDOWS.many(connection, windows)
-    return outcomes
-
-
-def _allowed(request: LeaseRequest, lease: LeaseState, room: int) -> int:
-    """What of a request can be granted; 0: nothing."""
-    if request.expected != lease.granted:
-        return 0
-    if request.delta <= 0:
-        return request.delta if lease.granted + request.delta >= lease.spent else 0
-    delta = min(request.delta, room)
-    return delta if delta >= max(1, request.at_least or request.delta) else 0
-
-
-def _spent_totals(connection: Connection, window_ids: Sequence[int]) -> dict[int, int]:
-    query = (
-        select(Lease.window_id, func.sum(Lease.spent))
-        .where(Lease.window_id.in_(window_ids))
-        .group_by(Lease.window_id)
-    )
-    return {row[0]: int(row[1]) for row in connection.execute(query)}

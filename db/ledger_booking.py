@@ -1,6 +1,6 @@
 """Locking leases and windows, and booking money in them. Only the ledger's transactions do."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, select, update
@@ -20,6 +20,15 @@ BOOK_LEASES = Statement(
         .where(_LEASES.c.window_id == bindparam("window"), _LEASES.c.epoch_id == bindparam("epoch"))
     ),
     ("to_granted", "to_spent", "window", "epoch"),
+)
+
+PUBLISH_TICKETS = Statement(
+    lambda _: (
+        update(_LEASES)
+        .values(ticket=bindparam("to_ticket"), wanted=bindparam("to_wanted"))
+        .where(_LEASES.c.window_id == bindparam("window"), _LEASES.c.epoch_id == bindparam("epoch"))
+    ),
+    ("to_ticket", "to_wanted", "window", "epoch"),
 )
 
 # Relative: another host may have leased meanwhile. `over` is the part nobody was asked for.
@@ -68,13 +77,23 @@ def _read_leases(
 
 
 def lock_windows(connection: Connection, window_ids: Sequence[int]) -> Sequence[Any]:
-    """Their rows, with the limits in force (rule R6), locked in the order of their ids."""
-    limit = (Budget.limit_value + WindowRow.extra).label("limit_value")
+    """(id, budget_id, committed, extra), locked in the order of their ids."""
     query = (
-        select(WindowRow.id, WindowRow.committed, limit)
-        .join(Budget, Budget.id == WindowRow.budget_id)
+        select(WindowRow.id, WindowRow.budget_id, WindowRow.committed, WindowRow.extra)
         .where(WindowRow.id.in_(window_ids))
         .order_by(WindowRow.id)
-        .with_for_update(of=WindowRow)
+        .with_for_update()
     )
     return connection.execute(query).all() if window_ids else []
+
+
+def lock_limits(connection: Connection, budget_ids: Collection[int]) -> dict[int, int]:
+    """The limits in force (rule R6). They stay in force until this transaction has ended: nothing
+    is leased by a limit that is being lowered at that moment."""
+    query = (
+        select(Budget.id, Budget.limit_value)
+        .where(Budget.id.in_(budget_ids))
+        .order_by(Budget.id)
+        .with_for_update(read=True)
+    )
+    return {row[0]: row[1] for row in connection.execute(query)}

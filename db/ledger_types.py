@@ -1,7 +1,7 @@
 """What goes into the ledger's statements and what comes out of them."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -117,6 +117,13 @@ class Run(NamedTuple):
     adjusted: Adjusted
 
 
+class OpenTicket(NamedTuple):
+    """Who is first in line for a window on a host. The least is the oldest of all hosts."""
+
+    number: int
+    epoch_id: int
+
+
 class LeaseRequest(Struct, frozen=True):
     """Change a lease by `delta`; for `delta > 0` anything from `at_least` up will do."""
 
@@ -124,6 +131,9 @@ class LeaseRequest(Struct, frozen=True):
     delta: int
     expected: int  # `granted` as control knows it
     at_least: int = 0  # 0: all of delta or nothing
+    ticket: int = 0  # number of the ticket that is first in line here; 0: nobody waits
+    wanted: int = 0  # what it lacks
+    publish: bool = False  # tell the other hosts of that ticket, or that there is none any more
 
 
 class LeaseOutcome(Struct, frozen=True):
@@ -136,6 +146,20 @@ class LeaseOutcome(Struct, frozen=True):
     limit: int
     committed: int
     spent_total: int  # of all leases in this window
+    first: OpenTicket | None = None  # the oldest of other hosts
+    newest: int = 0  # the highest number of other hosts
+
+
+class LeaseLedger(Protocol):
+    """What of the ledger control's leases go by."""
+
+    async def lease(
+        self, epoch_id: int, requests: list[LeaseRequest], ignored: Collection[OpenTicket] | None
+    ) -> list[LeaseOutcome]: ...
+
+    async def leases(self, epoch_id: int) -> dict[Window, LeaseState]: ...
+
+    async def tickets(self, epoch_id: int) -> dict[Window, list[OpenTicket]]: ...
 
 
 class PriceDescription(Struct, frozen=True):

@@ -20,7 +20,7 @@ from tenacity import (
 
 from db.dead_letters import DeadLetters
 from db.journal import Damage, JournalReader, Lock, delete_before, delete_journal
-from db.journal_files import bytes_after, sync_after
+from db.journal_files import bytes_after, shrink, sync_after
 from db.journal_records import Hold, Note, Settle, Window
 from db.ledger import Ledger
 from db.ledger_types import (
@@ -40,6 +40,7 @@ T = TypeVar("T")
 BATCH_BYTES = 256 * 2**10  # of journal, per journal and transaction
 ATTEMPTS = 4
 ROUNDS_MAX = 10**6
+ALL_SEGMENTS = 2**32
 WAIT_INITIAL_S = 0.02
 WAIT_MAX_S = 0.5
 
@@ -331,6 +332,14 @@ class Writer:
         self.counters.retries += 1
 
     # --- housekeeping
+
+    def tidy(self, *, older_than_s: float, bytes_max: int) -> bool:
+        """Delete what is old enough, and before its time what is too much. True: what the ledger
+        has not passed alone takes more than `bytes_max`."""
+        self.delete_old(older_than_s)
+        passed = dict.fromkeys(self._finished, ALL_SEGMENTS)
+        passed |= {id_: journal.committed[0] for id_, journal in self._journals.items()}
+        return shrink(self._directory, passed, bytes_max) > bytes_max
 
     def delete_old(self, older_than_s: float) -> None:
         """Delete what a synced commit has passed, once it is old enough (rule 7)."""

@@ -62,7 +62,7 @@ def read_export(source: str, data: bytes, mapping: Mapping[str, str] | None = No
         return _JSON_SOURCES[source](_answers(text))
     except UnicodeDecodeError as error:
         raise ExportError(f"not UTF-8: {error}") from error
-    except (KeyError, TypeError, AttributeError, OverflowError, OSError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, OSError) as error:
         raise ExportError(f"not an export of {source}: {error!r}") from error
 
 

@@ -45,6 +45,7 @@ class Budgets:
         self._dropped: dict[int, int] = {}  # by budget: the newest window that was forgotten
         self._ticks = 0
         self._gone = False  # control is gone: nothing is admitted any more
+        self._refusal: HoldResult | None = None  # of every call: control is gone, the disk is full
 
     # --- what applies
 
@@ -126,8 +127,8 @@ class Budgets:
 
     def hold_at_once(self, record: Hold, call: HeldCall) -> HoldResult | None:
         """`hold` right after `plan`, if it needs no waiting; None if it does."""
-        if self._gone:
-            return HoldResult("outage")
+        if self._refusal is not None:
+            return self._refusal
         if not call.fits:
             return None
         call.take()
@@ -190,6 +191,8 @@ class Budgets:
             if slice_ is not None:
                 slice_.learn(room)
                 heard[room.window] = slice_
+        if not self._gone:
+            self._refusal = HoldResult("full") if message.full else None
         self._line.freed(list(heard.values()))
         self._line.answered(message.answered)
         if message.outage:  # control still gives what it has, and answers at once
@@ -219,8 +222,8 @@ class Budgets:
 
     def control_gone(self) -> None:
         """Nothing is admitted any more; what is held is settled as ever (protocol section 6)."""
-        self._gone = True
-        self._line.end_all(HoldResult("outage"))
+        self._gone, self._refusal = True, HoldResult("outage")
+        self._line.end_all(self._refusal)
 
     def _admit(self, call: HeldCall, record: Hold) -> HoldResult:
         """Append the hold of money that is taken, before anything goes upstream (rule 1)."""

@@ -60,6 +60,7 @@ class Journal(Struct, forbid_unknown_fields=True, frozen=True):
     flush_interval_ms: Annotated[int, Meta(ge=1, le=60_000)] = 100
     segment_mb: Annotated[int, Meta(ge=1, le=4096)] = 64
     keep_h: Annotated[float, Meta(ge=0)] = 24
+    max_mb: Annotated[int, Meta(ge=2)] = 8192  # on disk; drained files go before their time
 
 
 class Admin(Struct, forbid_unknown_fields=True, frozen=True):

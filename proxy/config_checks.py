@@ -42,6 +42,8 @@ def check(config: Config, problems: Problems) -> None:
         _check_provider(f"providers.{name}", name, provider, problems)
     if not config.providers:
         problems.add_check("providers", "none declared, so there is nothing to forward calls to")
+    if config.journal.max_mb < 2 * config.journal.segment_mb:
+        problems.add_check("journal.max_mb", "must be at least twice journal.segment_mb")
     _check_pricing(config, problems)
     _check_names(config, problems)
     _check_keys(config, problems)

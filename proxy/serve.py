@@ -1,6 +1,7 @@
 """`tollkeeper serve`: control in this process, the workers in processes of their own."""
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("tollkeeper")
 
 BACKLOG = 2048
+LISTEN_S = 3.0  # workers of a control that was killed close their door, but not in no time
+LISTEN_STEP_S = 0.05
 SILENT_S = 15.0  # a worker sends its status each flush interval: one that does not hangs
 SILENT_INTERVALS = 4
 LEDGER_NICE = 15  # 3 % of a core that a worker would use all of
@@ -79,11 +82,16 @@ def check_middleware(config: Config) -> None:
 def listen(host: str, port: int, section: str) -> socket.socket:
     """A listening socket. Raises ConfigError, naming the key, when it cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as exc:
-        why = "is in use" if exc.errno == 98 else f"cannot be listened on: {exc.strerror}"
-        raise ConfigError([f"{section}.port: {host}:{port} {why}"]) from exc
+    patience = time.monotonic() + LISTEN_S
+    while True:
+        try:
+            return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        except OSError as exc:
+            in_use = exc.errno == errno.EADDRINUSE
+            why = "is in use" if in_use else f"cannot be listened on: {exc.strerror}"
+            if not in_use or time.monotonic() > patience:
+                raise ConfigError([f"{section}.port: {host}:{port} {why}"]) from exc
+        time.sleep(LISTEN_STEP_S)
 
 
 async def run(

@@ -241,6 +241,7 @@ class Slices(Struct, array_like=True, tag="slices"):
     room: list[Room]
     answered: list[bytes] = []  # wants this message is the answer to (granted or not)
     outage: bool = False  # the ledger is out of reach: what is answered and not granted is not had
+    full: bool = False  # the journal has taken all the disk it may: no new calls
 
 
 class SliceStatus(Struct, array_like=True):

@@ -1,11 +1,16 @@
 """Real databases for tests: a SQLite file, and a PostgreSQL started from installed binaries."""
 
+import asyncio
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
+
+from db.engine import open_engine
 
 
 def find_postgres() -> Path | None:
@@ -34,10 +39,7 @@ class Postgres:
             "initdb", "-D", str(self._data), "-U", "tollkeeper", "-A", "trust", "-E", "UTF8",
             "--locale=C", "--no-sync",
         )  # fmt: skip
-        self._run(
-            "pg_ctl", "-D", str(self._data), "-l", str(self._directory / "log"), "-w",
-            "-o", f"{self.SETTINGS} -k {self._directory}", "start",
-        )  # fmt: skip
+        self.start()
 
     def _find_account(self) -> dict[str, object]:
         """PostgreSQL refuses to run as root, so root borrows another account."""
@@ -67,6 +69,41 @@ class Postgres:
     def drop(self, database: str) -> None:
         self._run("dropdb", "-h", str(self._directory), "-U", "tollkeeper", "-f", database)
 
+    def start(self) -> None:
+        """Again, after `pause` or `kill`; it accepts connections when this returns."""
+        self._run(
+            "pg_ctl", "-D", str(self._data), "-l", str(self._directory / "log"), "-w",
+            "-o", f"{self.SETTINGS} -k {self._directory}", "start",
+        )  # fmt: skip
+
+    def pause(self) -> None:
+        """Stop it as a restart would: connections are ended, what was committed is kept."""
+        self._run("pg_ctl", "-D", str(self._data), "-m", "fast", "-w", "stop")
+
+    def kill(self) -> None:
+        """kill -9 of every process of it at once, in the middle of whatever they do."""
+        lines = (self._data / "postmaster.pid").read_text().splitlines()
+        pid = int(lines[0])
+        listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for each in (pid, *map(int, listed)):
+            os.kill(each, signal.SIGKILL)
+
     def stop(self) -> None:
-        self._run("pg_ctl", "-D", str(self._data), "-m", "immediate", "-w", "stop")
+        """For good."""
+        if (self._data / "postmaster.pid").exists():
+            self._run("pg_ctl", "-D", str(self._data), "-m", "immediate", "-w", "stop")
         shutil.rmtree(self._directory)
+
+
+def query(url: str, sql: str) -> list[Any]:
+    """The rows, straight from a database."""
+
+    async def run() -> list[Any]:
+        engine = open_engine(url, read_only=True)
+        try:
+            async with engine.connect() as connection:
+                return [tuple(row) for row in await connection.exec_driver_sql(sql)]
+        finally:
+            await engine.dispose()
+
+    return asyncio.run(run())

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from tests.databases import query
 from tests.source_code import ROOT
 
 T = TypeVar("T")
@@ -91,6 +92,13 @@ def is_alive(pid: int) -> bool:
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
+
+
+def resident_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    assert found
+    return int(found[1]) / 1024
 
 
 def _program(constants: Mapping[str, object]) -> list[str]:
@@ -197,12 +205,20 @@ class Serving:
         self.signal(signal.SIGKILL)
         self.wait()
 
+    def kill(self, worker: int) -> None:
+        """kill -9 of one of several."""
+        os.kill(worker, signal.SIGKILL)
+
     def kill_worker(self) -> None:
         """kill -9 of the one worker; control starts another."""
         os.kill(self.worker(), signal.SIGKILL)
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
 
     def __exit__(
         self,
@@ -316,5 +332,8 @@ class Serving:
 
     def query(self, sql: str) -> list[Any]:
         """Straight from the database."""
+        url = self.config["database"]["url"]
+        if not url.startswith("sqlite"):
+            return query(url, sql)
         with contextlib.closing(sqlite3.connect(self.directory / "ledger.db")) as db:
             return db.execute(sql).fetchall()

@@ -16,13 +16,15 @@ from db.dead_letters import DeadLetters
 from db.errors import reason
 from db.journal import JournalError
 from db.ledger_types import JournalState, LedgerError
+from db.notifications import CATALOG, TICKETS, Listener
 from db.price_versions import store_version
 from db.threads import Threads
 from db.transactions import is_retryable
 from pricing.table import TABLES_DIR
 from proxy.config import Config
 from proxy.control import snapshots
-from proxy.control.clock import Clock
+from proxy.control.chores import set_pace, show_life, tidy_disk
+from proxy.control.clock import Clock, Due
 from proxy.control.export import open_export
 from proxy.control.metrics import Counts
 from proxy.control.opening import Parts, declare, open_parts
@@ -33,15 +35,15 @@ from proxy.wire import Ask, Channel, PricesEntry, Slices, Snapshot, Status, Unwa
 log = logging.getLogger(__name__)
 
 REVISION_S = 0.5  # the catalog's revision is looked at this often: changes are out in a second
+TICKETS_S = 0.5  # and who waits for money on other hosts
 PRICES_S = 5.0  # the tables are looked at this often: a new one, or a new day, is soon in force
 EPOCHS_S = 1.0  # epochs of former lives are closed this soon after their last journal ended
 SEEN_S = 5.0  # the epoch shows this often that it lives
-HOST_TIMEOUT_MS = 60_000  # an epoch unseen for this long is labelled lost
+DISK_S = 5.0
 HOUSEKEEPING_S = 60.0
-CLOCK_SKEW_MS_MAX = 2_000
+NOTIFIED = {CATALOG: ("revision",), TICKETS: ("tickets",)}  # what is due then; else both
 SLOW_TURN_S = 1.0  # a turn that takes longer is an outage to those who wait for it
 OUTAGE_WAIT_S_MAX = 2.0
-BACKLOG_BYTES = 8 * 2**20  # beyond it the ledger gets its share of the core; some 20,000 calls
 STOP_SLACK_S = 5.0  # beyond `drain_s`, for workers that do not go
 FINAL_TURNS = 50
 FINAL_S = 10.0
@@ -73,10 +75,11 @@ class Control:
         self._wake = asyncio.Event()
         self._all_gone = asyncio.Event()
         self._loop_task: asyncio.Task[None] | None = None
+        self._listener: Listener | None = None
         self._stopping = False
         self._failures = 0  # turns in a row that failed
         self._catalog_revision = -1
-        self._due: dict[str, float] = {}
+        self._due = Due(clock)
 
     @property
     def ready(self) -> bool:
@@ -119,6 +122,9 @@ class Control:
         for channel in self._early:
             self._welcome(self.parts, channel)
         self._early.clear()
+        if self.parts.transactions.dialect == "postgresql":
+            self._listener = Listener(self.config.database.url, self._on_notification)
+            self._listener.start()
         self._loop_task = asyncio.create_task(self._loop())
 
     def connect(self, channel: Channel) -> None:
@@ -170,6 +176,8 @@ class Control:
         self._wake.set()
         for session in list(self._sessions):
             session.close()
+        if self._listener is not None:
+            await self._listener.close()
         await self._finish(self.parts)
         await self.parts.close()
         await self._export.close()
@@ -213,6 +221,8 @@ class Control:
         parts = self.parts
         assert parts is not None
         loop = asyncio.get_running_loop()
+        if self._due.now("disk", DISK_S):
+            tidy_disk(parts, self.config.journal, self.clock.now_ms())
         slow = loop.call_later(SLOW_TURN_S, parts.leases.set_outage, True)
         try:
             async with self._turn_lock:
@@ -247,51 +257,40 @@ class Control:
 
     async def _work(self, parts: Parts) -> None:
         if self._failures:  # a turn that finds nothing to do would prove nothing
-            await self._show_life(parts)
-        behind = parts.writer.backlog_bytes() > BACKLOG_BYTES
-        self._threads.hurry = behind or parts.leases.waiting > 0
+            await show_life(parts, self.clock.now_ms())
+        set_pace(parts)
         await self._join(parts)
-        if self._is_due("flush", self.config.journal.flush_interval_ms / 1000):
+        if self._due.now("flush", self.config.journal.flush_interval_ms / 1000):
             parts.recovery.seal()
             parts.leases.interval()
             if await parts.writer.flush(rounds=1):  # there is more: go on at once
                 self._due["flush"] = 0.0
                 self._wake.set()
         await parts.objects.step()
+        if self._due.now("tickets", TICKETS_S):
+            await parts.leases.look()
         await parts.leases.step()
-        if self._is_due("epochs", EPOCHS_S):
+        if self._due.now("epochs", EPOCHS_S):
             await parts.recovery.close_epochs()
-        if self._is_due("revision", REVISION_S):
+        if self._due.now("revision", REVISION_S):
             await self._look_for_changes(parts)
-        if self._is_due("prices", PRICES_S):
+        if self._due.now("prices", PRICES_S):
             await self._look_for_prices(parts)
-        if self._is_due("seen", SEEN_S):
-            await self._show_life(parts)
-        if self._is_due("housekeeping", HOUSEKEEPING_S):
-            keep_s = self.config.journal.keep_h * 3600
-            parts.writer.delete_old(self.clock.now_ms() / 1000 - keep_s)
+        if self._due.now("seen", SEEN_S):
+            await show_life(parts, self.clock.now_ms())
+        if self._due.now("housekeeping", HOUSEKEEPING_S):
             await parts.objects.housekeeping(self.clock.now_ms())
-
-    def _is_due(self, what: str, every_s: float) -> bool:
-        now = self.clock.monotonic()
-        if now < self._due.get(what, 0.0):
-            return False
-        self._due[what] = now + every_s
-        return True
-
-    async def _show_life(self, parts: Parts) -> None:
-        now_ms = await parts.ledger.touch_epoch(parts.epoch_id)
-        skew_ms = abs(now_ms - self.clock.now_ms())
-        if skew_ms > CLOCK_SKEW_MS_MAX:
-            log.warning("this clock and the database's are %d ms apart", skew_ms)
-        for epoch_id in await parts.ledger.mark_lost(HOST_TIMEOUT_MS):
-            log.warning("epoch %d is lost: its host has not been seen", epoch_id)
 
     # --- snapshots
 
     async def _look_for_changes(self, parts: Parts) -> None:
         if await parts.transactions.run(read_revision) != self._catalog_revision:
             await self._refresh(parts)
+
+    def _on_notification(self, what: str) -> None:
+        """Another host says that there is something to look at."""
+        self._due.update(dict.fromkeys(NOTIFIED.get(what, ("revision", "tickets")), 0.0))
+        self._wake.set()
 
     async def _look_for_prices(self, parts: Parts) -> None:
         now_ms = self.clock.now_ms()
@@ -313,7 +312,8 @@ class Control:
             number, parts.epoch_id, catalog, self._selected, self.config
         )
         self._catalog_revision = revision
-        parts.leases.set_limits(snapshots.limits(self.snapshot))
+        wait_ms = snapshots.longest_wait_ms(self.snapshot)
+        parts.leases.set_limits(snapshots.limits(self.snapshot), wait_ms)
         for session in self._sessions:
             if session.journal_id:
                 self._send_snapshot(session)
@@ -357,7 +357,8 @@ class Control:
     def on_status(self, session: Session, status: Status) -> None:
         assert self.parts is not None
         leases = self.parts.leases
-        leases.on_status(session.journal_id, status)
+        if leases.on_status(session.journal_id, status):
+            self._wake.set()
         self._export.add(status.calls)
         if status.metrics:
             self.counts.update(session.journal_id, status.metrics)

@@ -5,39 +5,23 @@ window's pool is follows from totals alone (see `slices`), so no step can lose o
 
 Ample: a slice is filled ahead of what its worker spends, and a lease ahead of its slices. Scarce,
 once a call somewhere does not fit: the oldest ticket that needs a window is served first, others
-give back what is free (protocol section 8).
+give back what is free (protocol section 8), on this host and on all that share the database.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
 
-from db.journal_records import Amounts, Window
-from db.ledger_types import LeaseOutcome, LeaseRequest, LeaseState, OutcomeUnknown
+from db.journal_records import Window
+from db.ledger_types import LeaseLedger, LeaseOutcome, LeaseRequest, LeaseState, OutcomeUnknown
 from db.writer import Flush
 from proxy.control.outbox import Outbox, Send
-from proxy.control.slices import LEASE_SHARE, WindowState
+from proxy.control.slices import LEASE_SHARE, WindowState, over
+from proxy.control.tickets import GRACE_MS, Others, Ticket, Tickets
 from proxy.wire import Status, Unwant, Want
 
 ROUNDS = 2  # a window not known yet is asked for once to learn its state, once to lease
-GRACE_MS = 1_000  # a worker ends its own wants; this is for one that does not
-TICKETS_MAX = 100_000
+ANSWER_WAIT_MS = 2_000  # the least a worker gives us to answer
 KEEP_MS = 3_600_000  # a window over and idle for this long is forgotten
-
-
-class LeaseLedger(Protocol):
-    async def lease(self, epoch_id: int, requests: list[LeaseRequest]) -> list[LeaseOutcome]: ...
-
-    async def leases(self, epoch_id: int) -> dict[Window, LeaseState]: ...
-
-
-@dataclass(slots=True)
-class Ticket:
-    journal_id: bytes
-    call_id: bytes
-    amounts: Amounts  # what is lacking
-    deadline_ms: int
-    answered: bool = False
+ELSEWHERE = b"elsewhere"  # the call that is first in line, where it is another host's
 
 
 class Leases:
@@ -60,15 +44,20 @@ class Leases:
         self._limits: dict[int, int] = {}
         self._windows: dict[Window, WindowState] = {}
         self._outbox = Outbox(self._windows)
-        self._tickets: dict[bytes, Ticket] = {}  # by call, oldest first
+        self._tickets = Tickets()
+        self._others = Others()
         self._in_doubt = False  # a LEASE of unknown outcome: its money is nobody's (R4)
         self.outage = False
 
     # --- what happens
 
-    def set_limits(self, limits: Mapping[int, int]) -> None:
-        """Limits by budget id, of a new snapshot; a budget that is missing was deleted."""
+    def set_limits(self, limits: Mapping[int, int], wait_ms: int = 0) -> None:
+        """Limits by budget id, of a new snapshot; a budget that is missing was deleted. `wait_ms`:
+        the longest a call may wait in any of them."""
         self._limits = dict(limits)
+        self._others.patience_ms = max(ANSWER_WAIT_MS, wait_ms) + 2 * GRACE_MS
+        for ticket in self._tickets:
+            ticket.spent = False
         for state in self._windows.values():
             limit = self._limits.get(state.window[0], 0)
             if limit != state.limit:
@@ -81,28 +70,25 @@ class Leases:
     def detach(self, journal_id: bytes) -> None:
         """A worker's connection is gone. Its slices stay until its journal is finished."""
         self._outbox.detach(journal_id)
-        for ticket in [t for t in self._tickets.values() if t.journal_id == journal_id]:
-            del self._tickets[ticket.call_id]
+        self._tickets.end_of(journal_id)
 
-    def on_status(self, journal_id: bytes, status: Status) -> None:
-        now = self._now_ms()
+    def on_status(self, journal_id: bytes, status: Status) -> bool:
+        """True: money came back that another host waits for."""
+        now, owed = self._now_ms(), False
         for report in status.slices:
             state = self._state(report.window)
             state.slice_of(journal_id).report(report)
             if report.burn or report.held:
                 state.touched_ms = now
+            owed = owed or (state.first is not None and state.pool > 0)
+        return owed
 
     def on_want(self, journal_id: bytes, want: Want) -> None:
         """Again for the same call: the amounts are new, the place in the queue is kept."""
-        known = self._tickets.get(want.call_id)
-        if known is not None:
-            known.amounts, known.answered = want.amounts, False
+        ticket = self._tickets.want(journal_id, want)
+        if ticket is None:
+            self._outbox.answer(journal_id, want.call_id, [w for w, _ in want.amounts])
             return
-        if len(self._tickets) >= TICKETS_MAX:
-            self._end(Ticket(journal_id, want.call_id, want.amounts, 0))
-            return
-        ticket = Ticket(journal_id, want.call_id, want.amounts, want.deadline_ms)
-        self._tickets[want.call_id] = ticket
         now = self._now_ms()
         for window, amount in want.amounts:
             state = self._state(window)
@@ -111,7 +97,7 @@ class Leases:
             slice_.demand = max(slice_.demand, float(slice_.held + amount))
 
     def on_unwant(self, _journal_id: bytes, unwant: Unwant) -> None:
-        self._tickets.pop(unwant.call_id, None)
+        self._tickets.end(unwant.call_id)
 
     def on_flush(self, flush: Flush) -> None:
         """A journal was drained: money of its worker's slices is now the ledger's."""
@@ -146,27 +132,45 @@ class Leases:
         for state in self._windows.values():
             for slice_ in state.slices.values():
                 slice_.interval()
-        for ticket in [t for t in self._tickets.values() if t.deadline_ms + GRACE_MS < now]:
-            del self._tickets[ticket.call_id]
-        self._forget_old(now)
+        self._tickets.expire(now)
+        for window in over(self._windows, now - KEEP_MS):
+            del self._windows[window]
 
     @property
     def waiting(self) -> int:
-        return len(self._tickets)
+        """Calls that lack money."""
+        return self._tickets.waiting
 
     # --- what follows from it
+
+    async def look(self) -> None:
+        """Read who waits on other hosts. Raises what the ledger raises."""
+        if not self._shared:
+            return
+        found, now = await self._ledger.tickets(self._epoch_id), self._now_ms()
+        for state in self._windows.values():
+            tickets = found.get(state.window, [])
+            for ticket in tickets:
+                self._tickets.saw(ticket.number)
+            first = self._others.oldest(tickets)
+            state.first = self._others.first(state.window, first, now)
 
     async def step(self) -> None:
         """Lease what is needed, give back what is not, grant, and tell the workers. Raises what
         the ledger raises; what is in the pools is granted all the same."""
+        asked: list[LeaseRequest] = []
         try:
             if self._in_doubt:
                 await self._learn()
             for _ in range(ROUNDS):
                 requests = self._requests()
-                if not requests:
+                if not requests or requests == asked:
                     break
+                asked = requests
                 await self._lease(requests)
+                if self._shared:  # who waits all the same takes a place among all hosts
+                    self._grant(settled=False)
+                    self._tickets.number()
         finally:
             self.grant(answer=True)
 
@@ -175,10 +179,10 @@ class Leases:
         `answer`: also those that have to wait, whose workers now know what there is."""
         self._grant(settled=answer)
         if answer:
-            for ticket in self._tickets.values():
+            for ticket in self._tickets:
                 self._answer(ticket)
         self._outbox.send(outage=self.outage)
-        return bool(self._tickets)
+        return any(ticket.waits for ticket in self._tickets)
 
     async def give_back(self) -> None:
         """Return every pool to the ledger: at the end, when no worker is left."""
@@ -196,30 +200,47 @@ class Leases:
         self.outage = outage
         self._grant(settled=True)
         if outage:
-            for ticket in list(self._tickets.values()):
-                self._end(ticket)
+            for ticket in self._tickets:
+                self._answer(ticket)
         self._outbox.send(outage=outage, everybody=changed)
+
+    def set_full(self, full: bool) -> bool:
+        """The journal's disk has no room for more calls, or has again. True: that is new."""
+        if changed := full != self._outbox.full:
+            self._outbox.full = full
+            self._outbox.send(outage=self.outage, everybody=True)
+        return changed
 
     async def _lease(self, requests: list[LeaseRequest]) -> None:
         if any(request.delta < 0 for request in requests):
             await self._sync()
         for request in requests:
-            self._windows[request.window].returning = max(-request.delta, 0)
+            state = self._windows[request.window]
+            state.returning = max(-request.delta, 0)
+            state.published = -1 if request.publish else state.published
         self._in_doubt = True
+        ignored = self._others.ignored if self._shared else None
         try:
-            outcomes = await self._ledger.lease(self._epoch_id, requests)
+            outcomes = await self._ledger.lease(self._epoch_id, requests, ignored)
         except OutcomeUnknown:
             raise
         except Exception:
             self._certain()  # rolled back
             raise
         self._certain()
+        for request in requests:
+            if request.publish:
+                self._windows[request.window].published = request.ticket
         for outcome in outcomes:
-            state = self._windows[outcome.window]
-            state.limit, state.committed = outcome.limit, outcome.committed
-            state.granted, state.spent = outcome.granted, outcome.spent
-            state.spent_total, state.known = outcome.spent_total, True
-            self._outbox.tell_all(state)
+            self._learned(self._windows[outcome.window], outcome)
+
+    def _learned(self, state: WindowState, outcome: LeaseOutcome) -> None:
+        state.limit, state.committed = outcome.limit, outcome.committed
+        state.granted, state.spent = outcome.granted, outcome.spent
+        state.spent_total, state.known = outcome.spent_total, True
+        state.first = self._others.first(state.window, outcome.first, self._now_ms())
+        self._tickets.saw(outcome.newest)
+        self._outbox.tell_all(state)
 
     def _certain(self) -> None:
         self._in_doubt = False
@@ -241,44 +262,55 @@ class Leases:
 
     # --- deciding
 
-    def _lacking(self) -> dict[Window, int]:
-        lacking: dict[Window, int] = {}
-        for ticket in self._tickets.values():
-            for window, amount in ticket.amounts:
-                lacking[window] = lacking.get(window, 0) + amount
-        return lacking
-
     def _requests(self) -> list[LeaseRequest]:
         """Changes to this control's leases, at most one per window."""
-        lacking = self._lacking()
+        lacking = self._tickets.lacking()
+        firsts = self._tickets.firsts(waiting=True) if self._shared else {}
         now = self._now_ms()
         requests = []
         for state in list(self._windows.values()):
-            needed = lacking.get(state.window, 0)
-            delta = self._change(state, needed, now)
-            if delta or (not state.known and (needed or state.slices)):
-                at_least = 1 if delta > 0 else 0
-                requests.append(LeaseRequest(state.window, delta, state.granted, at_least))
+            needed, ticket = lacking.get(state.window, 0), firsts.get(state.window)
+            delta = self._change(state, needed, ticket, now)
+            number = ticket.number if ticket is not None else 0
+            publish = self._shared and number != state.published
+            if delta or publish or (not state.known and (needed or state.slices)):
+                requests.append(
+                    LeaseRequest(
+                        state.window,
+                        delta,
+                        state.granted,
+                        at_least=1 if delta > 0 else 0,
+                        ticket=number,
+                        wanted=ticket.lacks[state.window] if ticket is not None and number else 0,
+                        publish=publish,
+                    )
+                )
         return requests
 
-    def _change(self, state: WindowState, lacking: int, now: int) -> int:
+    def _change(self, state: WindowState, lacking: int, ticket: Ticket | None, now: int) -> int:
         pool = state.pool
-        ahead = sum(max(s.target - s.free, 0) for s in state.slices.values())
+        if state.known and state.over_limit:
+            return -max(pool, 0)
+        if state.first is not None:
+            return self._change_in_line(state, ticket)
+        ahead = 0 if state.scarce else sum(max(s.target - s.free, 0) for s in state.slices.values())
         short = max(lacking, ahead) - pool
         if not state.known:  # whatever there is of it
             return max(short, state.limit // LEASE_SHARE) if lacking else 0
-        if state.over_limit:
-            return -max(pool, 0)
         if short > 0:
             if not state.room and not (self._shared and lacking > pool):
                 return 0
             return short if lacking > state.room else max(short, state.room // LEASE_SHARE)
-        if pool > 0 and not lacking and self._is_idle(state, now):
+        if pool > 0 and not lacking and now - state.touched_ms >= self._idle_ms:
             return -pool
         return 0
 
-    def _is_idle(self, state: WindowState, now: int) -> bool:
-        return now - state.touched_ms >= self._idle_ms
+    def _change_in_line(self, state: WindowState, ticket: Ticket | None) -> int:
+        """A call of another host waits: only the oldest gets money, exactly what it lacks, and
+        everybody else gives back what is free."""
+        if ticket is None or (state.pool > 0 and ticket.is_behind(state.first, self._epoch_id)):
+            return -max(state.pool, 0)
+        return ticket.lacks[state.window] - state.pool  # if it is the oldest: the ledger knows
 
     def _grant(self, *, settled: bool) -> None:
         """Tickets first, oldest first; what they leave, ahead. `settled`: the ledger has been
@@ -286,39 +318,46 @@ class Leases:
         # An older ticket waits for these: no other worker gets any. Its own may, and serves its
         # calls in its own order; that need not be the order in which it asked for them.
         reserved: dict[Window, bytes] = {}
-        for ticket in list(self._tickets.values()):
-            states = [(self._state(window), amount) for window, amount in ticket.amounts]
-            if any(s.known and amount > s.limit - s.spent_total for s, amount in states):
-                self._end(ticket)  # spent: its worker sees that too
+        for ticket in self._tickets:
+            states = [(self._state(w), amount) for w, amount in ticket.lacks.items() if amount]
+            if not states:
+                continue
+            id_ = ticket.journal_id
+            ticket.spent = any(s.known and amount > s.limit - s.spent_total for s, amount in states)
+            if ticket.spent:  # its worker sees that too
+                self._answer(ticket)
             elif all(
                 s.grantable >= amount
-                and reserved.get(s.window, ticket.journal_id) == ticket.journal_id
+                and reserved.get(s.window, id_) == id_
+                and not ticket.is_behind(s.first, self._epoch_id)
                 for s, amount in states
             ):
                 for state, amount in states:
-                    self._give(state, ticket.journal_id, amount)
-                self._end(ticket)
+                    self._give(state, id_, amount)
+                    ticket.lacks[state.window] = 0
+                self._answer(ticket)
             else:
                 for state, _ in states:
-                    reserved.setdefault(state.window, ticket.journal_id)
+                    reserved.setdefault(state.window, id_)
         if settled:
             self._set_scarce(reserved.keys())
         for state in self._windows.values():
-            if state.window not in reserved:
+            if state.window not in reserved and state.first is None:
                 self._fill(state)
 
     def _set_scarce(self, reserved: Collection[Window]) -> None:
         """Who waits for a window is told with it: the worker of the oldest ticket keeps what it
         has, everybody else gives back what is free."""
-        oldest: dict[Window, bytes] = {}
-        for ticket in self._tickets.values():
-            for window, _ in ticket.amounts:
-                oldest.setdefault(window, ticket.call_id)
+        firsts = self._tickets.firsts()
         for state in self._windows.values():
-            scarce = state.window in reserved
-            first = oldest.get(state.window, b"") if scarce else b""
-            if (scarce, first) != (state.scarce, state.oldest):
-                state.scarce, state.oldest = scarce, first
+            ticket = firsts.get(state.window)
+            scarce, oldest = state.window in reserved or state.first is not None, b""
+            if ticket is None or ticket.is_behind(state.first, self._epoch_id):
+                oldest = ELSEWHERE if state.first is not None else b""
+            elif scarce:
+                oldest = ticket.call_id
+            if (scarce, oldest) != (state.scarce, state.oldest):
+                state.scarce, state.oldest = scarce, oldest
                 self._outbox.tell_all(state)
 
     def _fill(self, state: WindowState) -> None:
@@ -342,16 +381,10 @@ class Leases:
             state.touched_ms = self._now_ms()
             self._outbox.tell(journal_id, state.window)
 
-    def _end(self, ticket: Ticket) -> None:
-        """The want is over: granted, or never to be."""
-        self._answer(ticket)
-        self._tickets.pop(ticket.call_id, None)
-
     def _answer(self, ticket: Ticket) -> None:
         if not ticket.answered:
             ticket.answered = True
-            windows = [window for window, _ in ticket.amounts]
-            self._outbox.answer(ticket.journal_id, ticket.call_id, windows)
+            self._outbox.answer(ticket.journal_id, ticket.call_id, list(ticket.lacks))
 
     # --- windows
 
@@ -361,15 +394,3 @@ class Leases:
             limit = self._limits.get(window[0], 0)
             state = self._windows[window] = WindowState(window, limit, touched_ms=self._now_ms())
         return state
-
-    def _forget_old(self, now: int) -> None:
-        """Windows that have a successor and of which nothing is left here."""
-        newest: dict[int, int] = {}
-        for budget_id, starts_at in self._windows:
-            newest[budget_id] = max(newest.get(budget_id, 0), starts_at)
-        for window, state in list(self._windows.items()):
-            in_use = state.granted > state.spent or any(
-                s.outstanding for s in state.slices.values()
-            )
-            if window[1] < newest[window[0]] and not in_use and now - state.touched_ms > KEEP_MS:
-                del self._windows[window]

@@ -18,6 +18,7 @@ class _Letter:
 
 class Outbox:
     def __init__(self, windows: Mapping[Window, WindowState]) -> None:
+        self.full = False  # the journal's disk has no room for more calls
         self._windows = windows
         self._workers: dict[bytes, Send] = {}
         self._letters: dict[bytes, _Letter] = {}
@@ -31,8 +32,8 @@ class Outbox:
     def attach(self, journal_id: bytes, send: Send, *, outage: bool) -> None:
         self._workers[journal_id] = send
         self._letters[journal_id] = _Letter()
-        if outage:
-            send(Slices([], [], [], outage=True))
+        if outage or self.full:
+            send(Slices([], [], [], outage, self.full))
 
     def detach(self, journal_id: bytes) -> None:
         self._workers.pop(journal_id, None)
@@ -56,7 +57,7 @@ class Outbox:
 
     def send(self, *, outage: bool, everybody: bool = False) -> None:
         for journal_id, letter in list(self._letters.items()):
-            message = Slices([], [], letter.answered, outage)
+            message = Slices([], [], letter.answered, outage, self.full)
             for window in sorted(letter.windows):
                 state = self._windows.get(window)
                 if state is not None and journal_id in state.slices:

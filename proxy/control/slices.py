@@ -1,8 +1,10 @@
 """What control knows of each window's money: its lease, its pool, its workers' slices. No I/O."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from db.journal_records import Window
+from db.ledger_types import OpenTicket
 from proxy.wire import Room, SliceStatus
 
 AHEAD_INTERVALS = 4  # a slice is kept filled for this many flush intervals of spending
@@ -68,6 +70,8 @@ class WindowState:
     oldest: bytes = b""  # the call that is first in line
     slices: dict[bytes, Slice] = field(default_factory=dict)
     touched_ms: int = 0  # last granted, spent or asked for
+    first: OpenTicket | None = None  # the oldest call that waits for it on another host
+    published: int = 0  # number of the ticket that other hosts see here; -1: not known
     returning: int = 0  # offered to the ledger, outcome not known yet: nobody's (R4)
 
     @property
@@ -95,3 +99,18 @@ class WindowState:
         if found is None:
             found = self.slices[journal_id] = Slice()
         return found
+
+
+def over(windows: Mapping[Window, WindowState], idle_since_ms: int) -> list[Window]:
+    """Windows that have a successor and of which nothing is left here."""
+    newest: dict[int, int] = {}
+    for budget_id, starts_at in windows:
+        newest[budget_id] = max(newest.get(budget_id, 0), starts_at)
+    return [
+        window
+        for window, state in windows.items()
+        if window[1] < newest[window[0]]
+        and state.touched_ms < idle_since_ms
+        and state.granted <= state.spent
+        and not any(slice_.outstanding for slice_ in state.slices.values())
+    ]

@@ -51,6 +51,11 @@ def limits(snapshot: Snapshot) -> dict[int, int]:
     return {budget.id: budget.limit for budget in snapshot.budgets if budget.period != "request"}
 
 
+def longest_wait_ms(snapshot: Snapshot) -> int:
+    """How long a call may wait for money."""
+    return max((budget.hold_wait_ms for budget in snapshot.budgets), default=0)
+
+
 def _provider(name: str, provider: Provider) -> ProviderEntry:
     return ProviderEntry(
         name=name,

@@ -97,3 +97,18 @@ def test_reserving_falls_back_to_free_space(tmp_path, monkeypatch, libc):
         files.reserve(file.fileno(), 0, 100_000)
         with pytest.raises(OSError, match="No space left"):
             files.reserve(file.fileno(), 0, 2**60)
+
+
+def test_what_takes_too_much_disk_goes_the_oldest_first(tmp_path):
+    ids = [several_segments(tmp_path) for _ in range(2)]
+    for age, journal_id in enumerate(reversed(ids)):  # the second journal is the older one
+        for number in segments(tmp_path, journal_id):
+            os.utime(files.segment_path(tmp_path, journal_id, number), (age, 100 * age + number))
+    before = files.shrink(tmp_path, {}, 0)
+    assert [segments(tmp_path, id_)[0] for id_ in ids] == [0, 0], "nothing was passed"
+    passed = {ids[0]: 2, ids[1]: 3}
+    assert files.shrink(tmp_path, passed, before) == before
+    assert files.shrink(tmp_path, passed, before - 1) < before
+    assert [segments(tmp_path, id_)[0] for id_ in ids] == [0, 1]
+    assert files.shrink(tmp_path, passed, 0) > 0
+    assert [segments(tmp_path, id_)[0] for id_ in ids] == [2, 3]

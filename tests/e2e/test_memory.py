@@ -6,17 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.load import Load, Provider
-from tests.processes import Serving
+from tests.processes import Serving, resident_mb
 
 CALLS = 400
 WORKER_MB, TOGETHER_MB = 45, 120
-
-
-def resident_mb(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    found = re.search(r"VmRSS:\s+(\d+) kB", status)
-    assert found
-    return int(found[1]) / 1024
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pricing.errors import ExportError
@@ -153,6 +153,7 @@ json_values = st.recursive(
 )  # fmt: skip
 
 
+@example(source="openai", document={"data": [{"start_time": -62135596801}]})  # the year 0
 @given(source=st.sampled_from(SOURCES), document=json_values)
 def test_anything_is_read_or_refused(source, document):
     data = json.dumps({"data": document}).encode()

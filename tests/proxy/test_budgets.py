@@ -783,3 +783,21 @@ async def test_a_limit_just_raised_is_not_spent_because_control_has_not_said_so_
     assert await bench.result("c") is None
     bench.grant(150, limit=200)
     assert await kind(bench, "c") == "held"
+
+
+async def test_a_full_journal_refuses_calls_until_control_says_otherwise():
+    bench = Bench()
+    bench.grant(100)
+    bench.begin("a", 60)
+    assert await kind(bench, "a") == "held"
+    bench.worker.on_slices(Slices([], [], full=True))
+    bench.begin("b", 10)
+    assert await kind(bench, "b") == "full"
+    bench.settle("a", 10)
+    bench.worker.on_slices(Slices([], []))
+    bench.begin("c", 10)
+    assert await kind(bench, "c") == "held"
+    bench.worker.control_gone()
+    bench.worker.on_slices(Slices([], [], full=True))
+    bench.begin("d", 10)
+    assert await kind(bench, "d") == "outage"

@@ -408,3 +408,24 @@ async def test_a_price_version_is_stored_as_it_comes_into_force(tmp_path: Path) 
     assert described is not None
     assert described.entry["input_cost_per_token"] == "0.00000125"  # half of $2.50 a million
     await control.stop()
+
+
+async def test_a_journal_that_takes_too_much_refuses_calls_until_it_is_drained(host, caplog):
+    """Also while the ledger is out of reach; and it says so."""
+    control = await host.start()
+    worker = await host.worker()
+    faulty = break_ledger(control, 10**6)
+    await until(lambda: control.outage)
+    control.config = replace(control.config, journal=replace(control.config.journal, max_mb=0))
+    control._due["disk"] = 0.0
+    await until(lambda: worker.messages[-1].full)
+    assert worker.messages[-1].outage
+    control.config = host.config
+    control._due["disk"] = 0.0
+    await until(lambda: not worker.messages[-1].full)
+    faulty.script = iter(())
+    await until(lambda: not control.outage)
+    texts = [record.message for record in caplog.records if "max_mb" in record.message]
+    assert [text.rpartition("is ")[2] for text in texts] == [
+        "full: new calls are refused", "not full any more",
+    ]  # fmt: skip

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from db.ledger_types import LeaseOutcome, LeaseState, OutcomeUnknown
+from db.ledger_types import LeaseOutcome, LeaseState, OpenTicket, OutcomeUnknown
 from db.writer import Flush
-from proxy.control.leases import GRACE_MS, KEEP_MS, Leases
+from proxy.control.leases import ANSWER_WAIT_MS, ELSEWHERE, KEEP_MS, Leases
+from proxy.control.tickets import GRACE_MS
 from proxy.wire import Slices, SliceStatus, Status, Unwant, Want
 
 W = (1, 0)
@@ -21,6 +22,8 @@ class Account:
     granted: int = 0
     spent: int = 0
     others: int = 0  # granted to other hosts
+    first: OpenTicket | None = None  # that waits on another host
+    ticket: int = 0  # ours, as others see it
 
     @property
     def committed(self) -> int:
@@ -35,7 +38,7 @@ class Ledger:
     calls: list = field(default_factory=list)
     fault: str = ""
 
-    async def lease(self, epoch_id, requests):
+    async def lease(self, epoch_id, requests, ignored=None):
         assert epoch_id == EPOCH
         self.calls.append([(request.window, request.delta) for request in requests])
         fault, self.fault = self.fault, ""
@@ -43,24 +46,36 @@ class Ledger:
             raise OSError("no route")
         if fault == "undone":
             raise OutcomeUnknown
-        outcomes = [self._one(request) for request in requests if request.window in self.accounts]
+        outcomes = [
+            self._one(request, ignored or ())
+            for request in requests
+            if request.window in self.accounts
+        ]
         if fault == "lost":
             raise OutcomeUnknown
         return outcomes
 
-    def _one(self, request):
+    def _one(self, request, ignored):
         account = self.accounts[request.window]
         delta = request.delta
+        first = None if account.first in ignored else account.first
+        if request.publish:
+            account.ticket = request.ticket
         if delta > 0:
             delta = min(delta, account.limit - account.committed)
             delta = delta if delta >= max(1, request.at_least or request.delta) else 0
+            if first and not (request.ticket > 0 and (request.ticket, EPOCH) < first):
+                delta = 0
         if request.expected != account.granted or account.granted + delta < account.spent:
             delta = 0
         account.granted += delta
         return LeaseOutcome(
             request.window, delta, account.granted, account.spent, account.limit,
-            account.committed, account.spent,
+            account.committed, account.spent, first, account.first.number if account.first else 0,
         )  # fmt: skip
+
+    async def tickets(self, epoch_id):
+        return {w: [a.first] for w, a in self.accounts.items() if a.first}
 
     async def leases(self, epoch_id):
         return {w: LeaseState(a.granted, a.spent) for w, a in self.accounts.items()}
@@ -74,6 +89,7 @@ class Worker:
         self.id = journal_id
         self.granted, self.returned, self.used, self.held = {}, {}, {}, {}
         self.rooms, self.answered, self.told = {}, [], []
+        self.waiting: list[bytes] = []
         desk.leases.attach(journal_id, self.receive)
 
     def receive(self, message: Slices) -> None:
@@ -88,11 +104,20 @@ class Worker:
 
     def want(self, call_id: bytes, *amounts, wait_ms: int = 10_000) -> None:
         deadline_ms = self.desk.now_ms + wait_ms
+        if call_id not in self.waiting:
+            self.waiting.append(call_id)
         self.desk.leases.on_want(self.id, Want(call_id, list(amounts), deadline_ms))
 
     def hold(self, amount: int, window=W) -> None:
+        """The first call that waits, if any, is admitted."""
         assert self.free(window) >= amount
         self.held[window] = self.held.get(window, 0) + amount
+        if self.waiting:
+            self.unwant(self.waiting[0])
+
+    def unwant(self, call_id: bytes) -> None:
+        self.waiting.remove(call_id)
+        self.desk.leases.on_unwant(self.id, Unwant(call_id))
 
     def settle(self, held: int, cost: int, window=W) -> None:
         self.held[window] -= held
@@ -301,7 +326,7 @@ async def test_the_oldest_ticket_is_served_first():
     await desk.leases.step()
     assert desk.leases.waiting == 2  # 30 are free: enough for c, but b is older
     assert first.free() == 0
-    desk.leases.on_unwant(second.id, Unwant(b"b"))
+    second.unwant(b"b")
     await desk.leases.step()
     assert first.free() >= 10
     desk.check()
@@ -449,6 +474,144 @@ async def test_other_hosts_share_a_window():
     desk.ledger.accounts[W].others = 60
     await desk.leases.step()
     assert worker.free() >= 30
+
+
+# --- other hosts ---------------------------------------------------------------------------
+
+ELDER, YOUNGER = OpenTicket(1, 9), OpenTicket(40, 9)
+
+
+async def shared(**limits):
+    """A host with money ahead, in a slice that is not needed now."""
+    desk = Desk(shared=True, **limits)
+    worker = desk.worker()
+    worker.want(b"z", *((w, 10) for w in desk.ledger.accounts))
+    await desk.leases.step()
+    worker.unwant(b"z")
+    return desk, worker
+
+
+async def test_money_that_another_host_waits_for_is_given_back_at_once():
+    desk, worker = await shared(w=100)
+    account = desk.ledger.accounts[W]
+    worker.hold(5)
+    account.first = ELDER
+    await desk.leases.look()
+    await desk.leases.step()
+    assert (worker.rooms[W].scarce, worker.rooms[W].oldest) == (True, ELSEWHERE)
+    worker.give_back()
+    status = Status([SliceStatus(W, worker.returned[W], 0, 5, 0)])
+    assert desk.leases.on_status(worker.id, status) is True
+    await desk.leases.step()
+    assert account.granted == 5
+    worker.settle(5, 2)
+    worker.give_back()
+    worker.report()
+    desk.drained(worker)
+    await desk.leases.step()
+    assert account.granted == 2
+    account.first = None
+    await desk.leases.look()
+    await desk.leases.step()
+    assert not worker.rooms[W].scarce
+    desk.check()
+
+
+async def test_a_call_stands_behind_older_ones_of_other_hosts():
+    desk, worker = await shared(w=100)
+    account = desk.ledger.accounts[W]
+    worker.give_back()
+    worker.report()
+    account.first = ELDER
+    worker.want(b"a", (W, 20))
+    await desk.leases.step()
+    assert worker.free() == 0
+    assert account.ticket > ELDER.number
+    assert worker.rooms[W].oldest == ELSEWHERE
+    account.first = None
+    await desk.leases.step()
+    assert worker.free() >= 20
+    await desk.leases.step()
+    assert account.ticket == 0
+
+
+async def test_a_call_that_is_older_gets_what_it_lacks_and_no_more():
+    desk, worker = await shared(w=100)
+    account = desk.ledger.accounts[W]
+    worker.give_back()
+    worker.report()
+    account.others = 100 - account.granted
+    worker.want(b"a", (W, 30))
+    await desk.leases.step()
+    mine = account.ticket
+    assert 0 < mine < YOUNGER.number
+    account.first, account.others = YOUNGER, 0
+    worker.want(b"b", (W, 5))  # younger than both
+    await desk.leases.step()
+    assert worker.free() == 30
+    assert account.granted == 30
+    assert worker.rooms[W].oldest == b"a"
+    worker.hold(30)
+    await desk.leases.step()
+    assert worker.rooms[W].oldest == ELSEWHERE
+    assert account.ticket > YOUNGER.number
+    assert worker.free() == 0
+
+
+async def test_a_call_that_asks_again_after_a_grant_keeps_its_place():
+    """Its worker's own line gave the money to another call."""
+    desk, worker = await shared(w=100)
+    account = desk.ledger.accounts[W]
+    worker.give_back()
+    worker.report()
+    account.others = 100
+    worker.want(b"a", (W, 30))
+    await desk.leases.step()
+    mine = account.ticket
+    account.others, account.first = 0, YOUNGER
+    await desk.leases.step()
+    assert worker.free() == 30
+    worker.held[W] = 30
+    worker.want(b"a", (W, 30))
+    await desk.leases.step()
+    assert account.ticket in (0, mine)
+    assert worker.free() == 30
+    other = desk.worker()
+    other.want(b"b", (W, 70))
+    await desk.leases.step()
+    assert worker.rooms[W].oldest == b"a"
+    assert other.free() == 0
+
+
+async def test_places_are_in_one_order_over_all_windows():
+    """Else calls of two hosts could wait for each other in a circle."""
+    desk, worker = await shared(w=100, v=100)
+    worker.give_back(W)
+    worker.give_back(V)
+    worker.report()
+    for account in desk.ledger.accounts.values():
+        account.others = 100 - account.granted
+        account.first = YOUNGER
+    worker.want(b"a", (W, 90))
+    worker.want(b"b", (W, 90), (V, 90))
+    worker.want(b"c", (V, 90))
+    await desk.leases.step()
+    assert [ticket.number for ticket in desk.leases._tickets] == [41, 42, 43]
+    assert (desk.ledger.accounts[W].ticket, desk.ledger.accounts[V].ticket) == (41, 42)
+
+
+async def test_a_host_that_stands_still_for_too_long_is_passed_over():
+    desk, worker = await shared(w=100)
+    account = desk.ledger.accounts[W]
+    worker.give_back()
+    worker.report()
+    account.first = ELDER
+    worker.want(b"a", (W, 20), wait_ms=60_000)
+    await desk.leases.step()
+    desk.now_ms += ANSWER_WAIT_MS + 2 * GRACE_MS + 1
+    await desk.leases.step()
+    await desk.leases.step()
+    assert worker.free() >= 20
 
 
 # --- faults --------------------------------------------------------------------------------

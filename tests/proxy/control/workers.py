@@ -11,10 +11,12 @@ from proxy.wire import (
     Drain,
     Hello,
     Message,
+    Room,
     Slices,
     SliceStatus,
     Snapshot,
     Status,
+    Unwant,
     Want,
     Welcome,
 )
@@ -32,6 +34,7 @@ class FakeWorker:
         self.returned: dict[Window, int] = {}
         self.used: dict[Window, int] = {}
         self.held: dict[Window, int] = {}
+        self.wants: dict[bytes, Want] = {}
         self.closed = False
         channel.start(self._on_message, self._on_close)
 
@@ -56,8 +59,28 @@ class FakeWorker:
         elif isinstance(message, Slices):
             for window, total in message.granted:
                 self.granted[window] = max(total, self.granted.get(window, 0))
+            self._make_room(message.room)
         elif isinstance(message, Drain):
             self.end()
+
+    def _make_room(self, rooms: list[Room]) -> None:
+        """Near the end of a window only the worker of the oldest call keeps free money. A call
+        that has all it needs is as good as admitted."""
+        first = next(iter(self.wants.values()), None)
+        if first is not None and all(self.free(window) >= need for window, need in first.amounts):
+            return
+        scarce = [room.window for room in rooms if room.scarce and room.oldest not in self.wants]
+        lost = [window for window in scarce if self.free(window)]
+        for window in lost:
+            self.give_back(window)
+        if lost:
+            self.report()
+            if first is not None:
+                self._ask(first)
+
+    def _ask(self, want: Want) -> None:
+        lacking = [(window, max(0, need - self.free(window))) for window, need in want.amounts]
+        self.channel.send(Want(want.call_id, lacking, want.deadline_ms))
 
     # --- calls
 
@@ -66,11 +89,19 @@ class FakeWorker:
         return self.granted.get(window, 0) - sum(part.get(window, 0) for part in taken)
 
     def want(self, amounts: Amounts, wait_ms: int = 2000) -> bytes:
+        """A call that needs these amounts; asks for what is lacking."""
         call_id = os.urandom(16)
-        self.channel.send(Want(call_id, amounts, time.time_ns() // 10**6 + wait_ms))
+        want = Want(call_id, list(amounts), time.time_ns() // 10**6 + wait_ms)
+        self.wants[call_id] = want
+        self._ask(want)
         return call_id
 
     def hold(self, hold: Hold) -> None:
+        """The first call that waits, if any, is admitted."""
+        if self.wants:
+            call_id = next(iter(self.wants))
+            del self.wants[call_id]
+            self.channel.send(Unwant(call_id))
         assert self.journal is not None
         for window, amount in hold.amounts:
             assert self.free(window) >= amount

@@ -1,0 +1,36 @@
+"""What control does now and then: set its pace, keep the journal's disk within bounds, show that it lives."""
+
+import logging
+
+from proxy.config import Journal
+from proxy.control.opening import Parts
+
+log = logging.getLogger(__name__)
+
+HOST_TIMEOUT_MS = 60_000  # an epoch unseen for this long is labelled lost
+CLOCK_SKEW_MS_MAX = 2_000
+BACKLOG_BYTES = 8 * 2**20  # beyond it the ledger gets its share of the core; some 20,000 calls
+
+
+def set_pace(parts: Parts) -> None:
+    """The ledger yields to calls unless one of them waits for it, or it falls behind."""
+    behind = parts.writer.backlog_bytes() > BACKLOG_BYTES
+    parts.threads.hurry = behind or parts.leases.waiting > 0
+
+
+def tidy_disk(parts: Parts, journal: Journal, now_ms: int) -> None:
+    """Also while the ledger is out of reach, when it fills."""
+    older_than_s = now_ms / 1000 - journal.keep_h * 3600
+    full = parts.writer.tidy(older_than_s=older_than_s, bytes_max=journal.max_mb * 2**20)
+    if parts.leases.set_full(full):
+        what = "full: new calls are refused" if full else "not full any more"
+        log.error("the journal (journal.max_mb) is %s", what)
+
+
+async def show_life(parts: Parts, now_ms: int) -> None:
+    """Compare the clocks, and label hosts that do not show theirs. Raises EpochClosed."""
+    skew_ms = abs(await parts.ledger.touch_epoch(parts.epoch_id) - now_ms)
+    if skew_ms > CLOCK_SKEW_MS_MAX:
+        log.warning("this clock and the database's are %d ms apart", skew_ms)
+    for epoch_id in await parts.ledger.mark_lost(HOST_TIMEOUT_MS):
+        log.warning("epoch %d is lost: its host has not been seen", epoch_id)
