@@ -1,4 +1,5 @@
-"""What control does now and then: set its pace, keep the journal's disk within bounds, show that it lives."""
+"""What control does now and then: set its pace, keep the journal's disk within bounds, show that
+it lives."""
 
 import logging
 

@@ -14,7 +14,7 @@ from db.journal_records import Window
 from db.ledger_types import LeaseLedger, LeaseOutcome, LeaseRequest, LeaseState, OutcomeUnknown
 from db.writer import Flush
 from proxy.control.outbox import Outbox, Send
-from proxy.control.slices import LEASE_SHARE, WindowState, over
+from proxy.control.slices import WindowState, over
 from proxy.control.tickets import GRACE_MS, Others, Ticket, Tickets
 from proxy.wire import Status, Unwant, Want
 
@@ -296,11 +296,15 @@ class Leases:
         ahead = 0 if state.scarce else sum(max(s.target - s.free, 0) for s in state.slices.values())
         short = max(lacking, ahead) - pool
         if not state.known:  # whatever there is of it
-            return max(short, state.limit // LEASE_SHARE) if lacking else 0
+            return max(short, state.ahead(state.limit, shared=self._shared)) if lacking else 0
         if short > 0:
             if not state.room and not (self._shared and lacking > pool):
                 return 0
-            return short if lacking > state.room else max(short, state.room // LEASE_SHARE)
+            return (
+                short
+                if lacking > state.room
+                else max(short, state.ahead(state.room, shared=self._shared))
+            )
         if pool > 0 and not lacking and now - state.touched_ms >= self._idle_ms:
             return -pool
         return 0

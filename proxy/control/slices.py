@@ -8,6 +8,7 @@ from db.ledger_types import OpenTicket
 from proxy.wire import Room, SliceStatus
 
 AHEAD_INTERVALS = 4  # a slice is kept filled for this many flush intervals of spending
+LEASE_INTERVALS = 64  # of spending, that a host leases at once where other hosts lease too
 LEASE_SHARE = 8  # a lease takes at most this part of what is left in its window at once
 DECAY = 0.75  # of a worker's demand, per interval
 
@@ -79,6 +80,15 @@ class WindowState:
         """Leased, and in nobody's slice."""
         slices = sum(slice_.outstanding for slice_ in self.slices.values())
         return self.granted - self.spent - slices - self.returning
+
+    def ahead(self, room: int, *, shared: bool) -> int:
+        """What a lease takes at once of what is left. Where other hosts lease too, it is what
+        this one has shown it needs: the first of many would take all that the last ones need."""
+        share = room // LEASE_SHARE
+        if not shared:
+            return share
+        slices = self.slices.values()
+        return min(share, int(sum(LEASE_INTERVALS * s.burn + 2 * s.demand for s in slices)))
 
     @property
     def room(self) -> int:

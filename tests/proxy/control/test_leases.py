@@ -7,6 +7,7 @@ import pytest
 from db.ledger_types import LeaseOutcome, LeaseState, OpenTicket, OutcomeUnknown
 from db.writer import Flush
 from proxy.control.leases import ANSWER_WAIT_MS, ELSEWHERE, KEEP_MS, Leases
+from proxy.control.slices import LEASE_INTERVALS, LEASE_SHARE, WindowState
 from proxy.control.tickets import GRACE_MS
 from proxy.wire import Slices, SliceStatus, Status, Unwant, Want
 
@@ -738,3 +739,21 @@ async def test_windows_of_the_past_are_forgotten():
     desk.leases.interval()
     assert W not in desk.leases._windows
     assert (1, 60) in desk.leases._windows
+
+
+# --- how much at once ----------------------------------------------------------------------
+
+
+def test_a_host_alone_leases_a_share_of_what_is_left():
+    state = WindowState(W, 8_000)
+    assert state.ahead(8_000, shared=False) == 1_000
+
+
+def test_among_hosts_a_lease_is_what_this_one_has_shown_it_needs():
+    """Eighths of what is left, each host after the other, would leave nothing to the last."""
+    state = WindowState(W, 8_000)
+    assert state.ahead(8_000, shared=True) == 0
+    slice_ = state.slice_of(b"worker")
+    slice_.burn, slice_.demand = 3.0, 50.0
+    assert state.ahead(10**6, shared=True) == LEASE_INTERVALS * 3 + 2 * 50
+    assert state.ahead(80, shared=True) == 80 // LEASE_SHARE
