@@ -24,7 +24,7 @@ from proxy.config import Config
 from proxy.control import snapshots
 from proxy.control.clock import Clock
 from proxy.control.metrics import Counts
-from proxy.control.opening import Parts, declare, open_parts
+from proxy.control.opening import OpenLedger, Parts, declare, open_ledger, open_parts
 from proxy.control.prices import Prices
 from proxy.control.session import Session
 from proxy.wire import Ask, Channel, PricesEntry, Slices, Snapshot, Status, Unwant, Want
@@ -51,10 +51,17 @@ class Control:
     with a new epoch."""
 
     def __init__(
-        self, config: Config, clock: Clock, *, tables: Path = TABLES_DIR, ledger_nice: int = 0
+        self,
+        config: Config,
+        clock: Clock,
+        *,
+        tables: Path = TABLES_DIR,
+        ledger_nice: int = 0,
+        open_ledger: OpenLedger = open_ledger,
     ) -> None:
         self.config = config
         self.clock = clock
+        self._open_ledger = open_ledger
         self.fatal = asyncio.Event()
         self.snapshot: Snapshot | None = None
         self.parts: Parts | None = None
@@ -64,7 +71,7 @@ class Control:
         self._threads = Threads(ledger_nice)
         self._selected: PricesEntry | None = None
         self._dead_letters = DeadLetters(Path(config.journal.dir))
-        self._sessions: set[Session] = set()
+        self._sessions: dict[Session, None] = {}  # in the order they came
         self._early: list[Channel] = []  # connected before the ledger was open
         self._joining: list[Session] = []  # their journals are not registered yet
         self._turn_lock = asyncio.Lock()
@@ -112,6 +119,7 @@ class Control:
             self.clock.now_ms,
             self._threads,
             self.clock.monotonic,
+            self._open_ledger,
         )
         await self._refresh(self.parts)
         for channel in self._early:
@@ -324,7 +332,7 @@ class Control:
 
     def _welcome(self, parts: Parts, channel: Channel) -> None:
         session = Session(channel, self)
-        self._sessions.add(session)
+        self._sessions[session] = None
         self._all_gone.clear()
         session.start(parts.welcome)
 
@@ -383,7 +391,7 @@ class Control:
         self._wake.set()
 
     def on_gone(self, session: Session) -> None:
-        self._sessions.discard(session)
+        self._sessions.pop(session, None)
         self.counts.bury(session.journal_id)
         if not self._sessions:
             self._all_gone.set()

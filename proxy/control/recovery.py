@@ -19,7 +19,7 @@ class Recovery:
         self._ledger = ledger
         self._writer = writer
         self._epoch_id = epoch_id
-        self._unsealed: set[bytes] = set()
+        self._unsealed: dict[bytes, None] = {}  # in the order they came
         self._unclosed: set[int] = set()  # epochs of former lives that may still be closed
 
     @property
@@ -46,14 +46,14 @@ class Recovery:
 
     def mourn(self, journal_id: bytes) -> None:
         """A worker's connection is gone: finish its journal once its lock can be had."""
-        self._unsealed.add(journal_id)
+        self._unsealed[journal_id] = None
 
     def seal(self) -> None:
         """Take the locks of those that have died by now."""
         for journal_id in list(self._unsealed):
             lock = lock_journal(self._directory, journal_id)
             if lock is not None:
-                self._unsealed.discard(journal_id)
+                del self._unsealed[journal_id]
                 self._writer.seal(journal_id, lock)
 
     async def close_epochs(self) -> None:
@@ -70,7 +70,7 @@ class Recovery:
             # Its rows cannot be had; its epoch stays open, so its money stays committed.
             log.error("cannot recover %s", exc)
             return False
-        self._unsealed.add(journal_id)
+        self._unsealed[journal_id] = None
         return True
 
     async def _adopt(self, orphans: list[bytes]) -> None:
