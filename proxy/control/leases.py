@@ -201,10 +201,14 @@ class Leases:
         self._outbox.send(outage=outage, everybody=changed)
 
     async def _lease(self, requests: list[LeaseRequest]) -> None:
-        if any(request.delta < 0 for request in requests):
-            await self._sync()
-        for request in requests:
+        for request in requests:  # nobody's from now on: a call may want it while the disk is slow
             self._windows[request.window].returning = max(-request.delta, 0)
+        if any(request.delta < 0 for request in requests):
+            try:
+                await self._sync()
+            except BaseException:
+                self._certain()
+                raise
         self._in_doubt = True
         try:
             outcomes = await self._ledger.lease(self._epoch_id, requests)
