@@ -165,7 +165,7 @@ async def _open(
         objects.on_flush(flush)
 
     writer.on_flush = on_flush
-    recovery = Recovery(directory, ledger, writer, epoch_id)
+    recovery = Recovery(directory, ledger, writer, epoch_id=epoch_id, host_id=host_id)
     await recovery.find()
     welcome = _welcome(config, epoch_id, host_id, boot_id)
     return Parts(
