@@ -1,6 +1,7 @@
 """Faults, one after the other, while clients make calls."""
 
 import asyncio
+import shutil
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select, update
@@ -25,6 +26,7 @@ class Chaos:
         self.random = world.random
         faults = world.scenario.faults
         self.sudden = sorted(f for f in faults if hasattr(self, f))
+        self.over = False
         self._first_limits: dict[int, int] = {}
 
     async def run(self, clients: list["asyncio.Task[None]"]) -> None:
@@ -57,10 +59,12 @@ class Chaos:
 
     def stop(self) -> None:
         """No more faults: everybody gets their turn."""
+        self.over = True
         world = self.world
         database = world.database
         database.faults, database.absent, database.slow = {}, False, False
         database.land_all()
+        database.execute(_all_keys_valid)
         world.provider.failing = world.provider.violating = 0.0
         for process in world.loop.processes:
             process.paused = False
@@ -97,7 +101,41 @@ class Chaos:
             host.control_process.die()
 
     def power_loss(self, host: Host) -> None:
-        self.world.power_loss(host)
+        """Now, or soon after the next commit."""
+        if self.random.random() < 0.5:
+            self.world.power_loss(host)
+        else:
+            host.power_cut_in_steps = self.random.randint(1, 12)
+            host.power_cut_after_commit = True
+
+    def foreign_drain(self, host: Host) -> None:
+        """Somebody copies journals to another host, which drains them as well (R5)."""
+        world = self.world
+        if len(world.hosts) < 2 or host.control_process is None:
+            return
+        (other,) = (each for each in world.hosts if each is not host)
+        for path in sorted(other.disk.directory.glob("*.seg")):
+            if path.stem.split(".")[0] in other.own_journals:
+                shutil.copy(path, host.disk.directory)
+        host.control_process.die()
+
+    def restore(self, _: Host) -> None:
+        """The database is backed up; some time later it comes to that, with all hosts stopped."""
+        world, loop = self.world, self.world.loop
+        if world.database.backups or world.restored:
+            return
+        world.database.back_up()
+
+        def go_back() -> None:
+            if self.over:
+                return
+            world.event(None, "--- the database is restored from its backup")
+            world.restored, world.invariants.explained = True, False
+            for host in world.hosts:
+                self.kill_host(host)
+            world.database.restore()
+
+        loop.call_later(2.0, go_back, context=loop.world.context)
 
     def drain(self, host: Host) -> None:
         """`systemctl restart`: control ends in good order."""
@@ -147,12 +185,6 @@ class Chaos:
         setattr(database, what, True)
         seconds = self.random.choice((0.3, 2.0, 6.0))
         loop.call_later(seconds, setattr, database, what, False, context=loop.world.context)
-
-    def in_doubt(self, _: Host) -> None:
-        database = self.world.database
-        if database.in_doubt:
-            index = self.random.randrange(len(database.in_doubt))
-            database.land(index, commits=self.random.random() < 0.7)
 
     # --- disk and messages
 
@@ -207,3 +239,8 @@ class Chaos:
             bump_revision(connection)
 
         self.world.database.execute(change)
+
+
+def _all_keys_valid(connection: Any) -> None:
+    connection.execute(update(ApiKey).values(revoked_at_ms=None))
+    bump_revision(connection)

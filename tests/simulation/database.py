@@ -5,6 +5,7 @@ are compiled once. A transaction runs as a whole: what may happen between two of
 matters to the protocol.
 """
 
+import re
 import sqlite3
 from collections.abc import Callable
 from random import Random
@@ -19,6 +20,8 @@ from db.ledger_types import OutcomeUnknown
 from db.models import Base
 from tests.simulation.loop import Process, SimLoop, current
 
+READ = re.compile(r"(?:FROM|JOIN) (ai_\w+)")
+WRITTEN = re.compile(r"(?:INSERT INTO|UPDATE|DELETE FROM) (ai_\w+)")
 T = TypeVar("T")
 Work = Callable[[Connection], T]
 
@@ -40,7 +43,9 @@ class Server:
         db.engine._prepare_sqlite(self.engine, read_only=False)
         event.listen(self.engine, "before_execute", self._before_execute)
         event.listen(self.engine, "before_cursor_execute", self._before_cursor_execute)
-        self.locks = self.writes = False  # of the transaction that runs
+        self.locked: set[str] = set()  # tables, by the transaction that runs
+        self.written: set[str] = set()
+        self._locks = False
         with self.engine.begin() as connection:
             Base.metadata.create_all(connection)
             prepare(connection)
@@ -56,15 +61,19 @@ class Server:
         self.raw.deserialize(content)
         self.raw.execute("PRAGMA foreign_keys=ON")
 
+    def begin(self) -> None:
+        self.locked, self.written = set(), set()
+
     def _before_execute(self, _connection: Any, statement: Any, *_: object) -> None:
-        if getattr(statement, "_for_update_arg", None) is not None:
-            self.locks = True
+        self._locks = getattr(statement, "_for_update_arg", None) is not None
 
     def _before_cursor_execute(
         self, _connection: Any, _cursor: Any, statement: str, *_: object
     ) -> None:
-        if not statement.lstrip().upper().startswith(("SELECT", "BEGIN", "PRAGMA", "SAVEPOINT")):
-            self.writes = True
+        if self._locks:
+            self.locked.update(READ.findall(statement))
+        self._locks = False
+        self.written.update(WRITTEN.findall(statement))
 
 
 def prepare(connection: Connection) -> None:
@@ -76,9 +85,10 @@ def prepare(connection: Connection) -> None:
 class InDoubt:
     """A transaction whose client was told nothing: it takes effect, or fails, at some time."""
 
-    def __init__(self, process: Process, work: Work[Any]) -> None:
+    def __init__(self, process: Process, work: Work[Any], tables: set[str]) -> None:
         self.process = process
         self.work = work
+        self.tables = tables  # with rows that it holds
 
 
 class SimDatabase:
@@ -107,24 +117,27 @@ class SimDatabase:
     def execute(self, work: Work[T]) -> T:
         """Now and as a whole. Raises what `work` raises; then nothing has happened."""
         server = self.server
-        server.locks = server.writes = False
         with server.engine.connect() as connection:
             transaction = connection.begin()
-            server.locks = server.writes = False
+            server.begin()
             try:
                 result = work(connection)
             except BaseException:
                 transaction.rollback()
                 raise
-            if server.locks and not server.writes and self.in_doubt:
+            if not server.written and self._holder(server.locked) is not None:
                 # A locking read waits for transactions that hold the rows (R4).
                 transaction.rollback()
-                self.land_all()
+                while (holder := self._holder(server.locked)) is not None:
+                    self.land(holder, commits=self.random.random() < 0.5)
                 return self.execute(work)
             transaction.commit()
-        if server.writes:
+        if server.written:
             self._committed()
         return result
+
+    def _holder(self, locked: set[str]) -> int | None:
+        return next((i for i, tx in enumerate(self.in_doubt) if tx.tables & locked), None)
 
     def read(self, work: Work[T]) -> T:
         """What a checker sees: nobody waits for it."""
@@ -135,13 +148,16 @@ class SimDatabase:
         """The same in plain SQL."""
         return self.server.raw.execute(query).fetchall()
 
-    def roll_back(self, work: Work[Any]) -> None:
+    def roll_back(self, work: Work[Any]) -> set[str]:
+        """Returns the tables it would have written."""
         with self.server.engine.connect() as connection:
             transaction = connection.begin()
+            self.server.begin()
             try:
                 work(connection)
             finally:
                 transaction.rollback()
+        return self.server.written
 
     def _committed(self) -> None:
         self.commits += 1
@@ -174,6 +190,10 @@ class SimDatabase:
         if control is not None and control.parts is not None:  # it was done in its name
             control.parts.ledger._references.forget()
 
+    def land_late(self, tx: InDoubt) -> None:
+        if tx in self.in_doubt:
+            self.land(self.in_doubt.index(tx), commits=self.random.random() < 0.7)
+
     def land_all(self) -> None:
         while self.in_doubt:
             self.land(0, commits=self.random.random() < 0.5)
@@ -186,6 +206,7 @@ class SimDatabase:
     def restore(self) -> None:
         self.in_doubt.clear()
         self.server.restore(self.backups.pop())
+        self.on_commit()
 
 
 class SimTransactions:
@@ -197,7 +218,15 @@ class SimTransactions:
         self._loop = database.loop
 
     async def run(self, work: Work[T]) -> T:
-        process, database, random = current(), self._database, self._database.random
+        process = current()
+        process.in_transaction = True
+        try:
+            return await self._run(process, work)
+        finally:
+            process.in_transaction = False
+
+    async def _run(self, process: Process, work: Work[T]) -> T:
+        database, random = self._database, self._database.random
         await self._pass_time()
         if database.absent:
             await self._pass_time(0.1)
@@ -211,19 +240,23 @@ class SimTransactions:
             database.roll_back(work)
             raise outage("UPDATE")
         if fault == "in doubt":
-            database.roll_back(work)
-            database.in_doubt.append(InDoubt(process, work))
-            await self._pass_time(0.05)
-            raise OutcomeUnknown("no answer to COMMIT")
+            tables = database.roll_back(work)
+            if tables:  # else there is nothing to be in doubt of
+                tx = InDoubt(process, work, tables)
+                database.in_doubt.append(tx)
+                delay, world = random.random() * 1.5, self._loop.world
+                self._loop.call_later(delay, database.land_late, tx, context=world.context)
+                await self._pass_time(0.05)
+                raise OutcomeUnknown("no answer to COMMIT")
         if fault == "killed before commit":
             database.roll_back(work)
             process.die()
         result = database.execute(work)
-        if database.server.writes:
+        if database.server.written:
             database.on_event(process, f"database: {_name(work)}")
         if fault == "killed after commit":
             process.die()
-        if fault == "answer lost":
+        if fault == "answer lost" and database.server.written:
             raise OutcomeUnknown("the answer to COMMIT was lost")
         await self._pass_time()
         return result

@@ -109,12 +109,14 @@ class Host:
         self.boots = 1
         self.clock_shift_s = 0.0  # of the wall clock
         self.repeating = self.losing = 0.0  # share of messages
-        self.respawns = True
+        self.power_cut_after_commit = False  # begin to count
+        self.power_cut_in_steps = 0
         self.listener = SimListener(loop)
         self.control: Control | None = None  # of the newest life
         self.control_process: Process | None = None
         self.workers: list[WorkerLife] = []  # dead ones too
         self.lives = 0
+        self.own_journals: set[str] = set()  # not copies of another host's
         self._on_event = on_event
         self._starting = False
         self.stopping = False
@@ -224,7 +226,7 @@ class Host:
 
     def _worker_died(self, parent: Process, control: Control) -> None:
         """What the supervisor does."""
-        if parent.alive and self.respawns and not self.stopping:
+        if parent.alive and not self.stopping:
             delay = self.random.choice(RESPAWN_S)
             self.loop.call_later(
                 delay, self._respawn, parent, control, context=self.loop.world.context

@@ -16,6 +16,7 @@ from db.verify_journals import check_journals
 from db.verify_money import check_epochs, check_leases, check_references, check_rows, check_windows
 from db.verify_rollups import check_rollups
 
+from proxy.control.opening import Parts
 from tests.simulation.loop import Process
 
 if TYPE_CHECKING:
@@ -140,8 +141,6 @@ class Invariants:
                 continue
             if call_id not in holds or (call_id in self.settles and call_id not in settles):
                 self.erased.add(number)
-                self.settles.pop(call_id, None)
-        self._exposed = None
 
     # --- after every commit
 
@@ -223,12 +222,10 @@ class Invariants:
             hold = self.holds[number]
             if not hold.backed:
                 continue
-            row, settle = self.books.rows.get(hold.call_id), self.settles.get(hold.call_id)
+            settle = self.settles.get(hold.call_id)
             charges = dict(settle.charges) if settle is not None else None
             for window, amount in hold.amounts:
-                if row is not None:
-                    amount = min(amount, row.amount(self.books.by_window[window].unit))
-                elif charges is not None:
+                if charges is not None:
                     amount = min(amount, charges.get(window, 0))
                 exposed[window] = exposed.get(window, 0) + amount
         return exposed
@@ -239,15 +236,31 @@ class Invariants:
             return
         if process is host.control_process:
             if host.control.parts is not None:
-                for state in host.control.parts.leases._windows.values():
-                    if state.pool < 0:
-                        raise Violation(f"I2: {host.name}: pool {state.pool} of {state}")
+                self._check_pools(process, host.control.parts)
             return
         budgets = process.life.worker._budgets if process.life.worker is not None else None
         for s in budgets._slices.values() if budgets is not None else ():
             left = s.granted - s.returned - s.used - s.held
             if s.free < 0 or s.held < 0 or s.free != left:
                 raise Violation(f"I2: {process}: {s.window}: free {s.free}, left {left}")
+
+    def _check_pools(self, process: Process, parts: Parts) -> None:
+        """What control takes for its own is its own in the ledger."""
+        certain = not process.in_transaction and not parts.leases._in_doubt
+        certain = certain and not any(j.pending for j in parts.writer._journals.values())
+        for window, state in parts.leases._windows.items():
+            # What is offered to the ledger is taken off twice where a drain tells of it first.
+            if state.pool + state.returning < 0:
+                raise Violation(f"I2: {process}: pool {state.pool} of {state}")
+            row = self.books.by_window.get(window)
+            if not certain or self.world.restored or not state.granted:
+                continue
+            granted, spent = self.books.leases.get((row.id, parts.epoch_id), (0, 0)) if row else (0, 0)
+            mine = state.granted - state.spent - state.returning
+            if mine > granted - spent:
+                raise Violation(
+                    f"I2: {process}: {window}: takes {mine} for its own, has {granted} - {spent}"
+                )
 
     # --- db.verify, on the world's connection
 

@@ -35,6 +35,7 @@ class Process:
         self.paused = False
         self.host: Any = None  # the machine it runs on
         self.life: Any = None  # of a worker
+        self.in_transaction = False  # of a control: what it knows may be behind
         self.dies_in_steps = 0  # n: after the n-th handle from now
         self.dies_in_write = 0  # n: in the middle of its n-th write from now
         self.ready: deque[asyncio.Handle] = deque()

@@ -297,7 +297,7 @@ MUTATIONS = {
     "unlocked_reread": Mutation(
         "after a commit of unknown outcome rows are read without their locks",
         unlocked_reread,
-        _ONE | _faults("in_doubt"),
+        _TWO | _faults("in_doubt"),
     ),
     "sqlite_normal": Mutation(
         "a commit does not survive a power cut, and segments it passed are deleted",
@@ -312,7 +312,7 @@ MUTATIONS = {
     "hand_back_unsynced": Mutation(
         "money of a settlement leaves the host before that settlement is on disk",
         hand_back_unsynced,
-        _TWO | {"sync": "os"} | _faults("power_loss"),
+        _ONE | {"sync": "os", "flush_ms": 400} | _faults("power_loss", "limits"),
     ),
     "forward_before_journal": Mutation(
         "a request is forwarded before its hold is appended",

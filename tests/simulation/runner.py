@@ -63,20 +63,23 @@ def seeds_of(text: str) -> range:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--all", action="store_true", help="go on after a finding")
     parser.add_argument("seeds", type=seeds_of, nargs="?", default=range(200), help="7 or 0-1000")
     options = parser.parse_args()
-    began, done = time.monotonic(), 0
+    began, findings = time.monotonic(), 0
     try:
-        for seed in options.seeds:
-            run_seed(seed)
-            done += 1
+        for done, seed in enumerate(options.seeds, 1):
+            try:
+                run_seed(seed)
+            except Finding as finding:
+                findings += 1
+                print(f"\n{str(finding).splitlines()[0] if options.all else finding}", flush=True)
+                if not options.all:
+                    break
             if sys.stderr.isatty() or done % 100 == 0:
                 rate = done / (time.monotonic() - began)
                 sys.stderr.write(f"\r{done} of {len(options.seeds)} seeds, {rate:.1f} a second")
-    except Finding as finding:
-        print(f"\n{finding}")
-        return 1
     finally:
         clean()
-    print(f"\n{done} seeds, no finding")
-    return 0
+    print(f"\n{done} seeds, {findings or 'no'} finding{'s' if findings > 1 else ''}")
+    return 1 if findings else 0

@@ -50,6 +50,7 @@ class Scenario:
     outage: str = "block"
     segment_bytes: int = 6_000
     keep_h: float = 24.0
+    flush_ms: int = 100
     budgets: list[Budget] = field(default_factory=list)
 
     @classmethod
@@ -65,6 +66,7 @@ class Scenario:
             "sync": random.choice(("os", "os", "batch", "always")),
             "outage": random.choice(("block", "block", "block", "allow")),
             "segment_bytes": random.choice(SEGMENT_BYTES),
+            "flush_ms": random.choice((20, 100, 100, 400)),
             "keep_h": random.choice((24.0, 24.0, 0.0005)),
             "budgets": _budgets(random),
         }
@@ -73,7 +75,12 @@ class Scenario:
         return cls(seed, **(values | fixed))
 
     def config(self, directory: Path) -> Config:
-        journal = Journal(dir=str(directory), sync=self.sync, keep_h=self.keep_h)  # type: ignore[arg-type]
+        journal = Journal(
+            dir=str(directory),
+            sync=self.sync,  # type: ignore[arg-type]
+            keep_h=self.keep_h,
+            flush_interval_ms=self.flush_ms,
+        )
         key = Key("prod", key_sha256=sha256(KEY.encode()).hexdigest())
         return Config(
             server=Server(
@@ -97,7 +104,7 @@ class Scenario:
         )
         return (
             f"{self.hosts} hosts x {self.workers} workers, {self.calls} calls, sync {self.sync}, "
-            f"outage {self.outage}, segments of {self.segment_bytes}; {budgets}; "
+            f"flush {self.flush_ms} ms, outage {self.outage}, segments of {self.segment_bytes}; {budgets}; "
             f"faults: {', '.join(sorted(self.faults)) or 'none'}"
         )
 

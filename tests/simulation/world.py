@@ -118,6 +118,7 @@ class World:
                 what += f" (call {record.tags['sim']}{'' if record.backed else ', unbacked'})"
             self.event(process, what)
         elif isinstance(record, Segment):
+            process.host.own_journals.add(record.journal_id.hex())
             self.event(process, f"Segment {record.number}, {len(record.open_holds)} open holds")
 
     def _on_log(self, process: Process | None, data: bytes) -> None:
@@ -128,6 +129,8 @@ class World:
                 self.fail(f"a worker logs a bug of ours: {text}")
 
     def _on_commit(self) -> None:
+        for host in self.hosts:
+            host.power_cut_after_commit = False
         try:
             self.invariants.after_commit()
             if self.database.commits % VERIFY_EVERY == 0:
@@ -170,6 +173,7 @@ class World:
         try:
             while not main.done():
                 self.invariants.after_step(self.loop.step())
+                self._cut_power()
                 if self.failure is not None:
                     raise self.failure
                 steps += 1
@@ -247,6 +251,13 @@ class World:
                 elif isinstance(record, Segment):
                     holds.update(hold.call_id for hold in record.open_holds)
         self.invariants.on_power_loss(host, holds, settles)
+
+    def _cut_power(self) -> None:
+        for host in self.hosts:
+            if host.power_cut_in_steps and not host.power_cut_after_commit:
+                host.power_cut_in_steps -= 1
+                if not host.power_cut_in_steps:
+                    self.power_loss(host)
 
     @contextmanager
     def _logging(self) -> Iterator[None]:
