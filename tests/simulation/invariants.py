@@ -206,7 +206,7 @@ class Invariants:
     def after_step(self, process: Process) -> None:
         """After a step of this process."""
         self._check_memory(process)
-        if self._exposed is None and self.explained:
+        if self._exposed is None and self.explained and not self.corrected:
             self._exposed = self._find_exposed()
             for window, amount in self._exposed.items():
                 row = self.books.by_window.get(window)
@@ -247,13 +247,14 @@ class Invariants:
     def _check_pools(self, process: Process, parts: Parts) -> None:
         """What control takes for its own is its own in the ledger."""
         certain = not process.in_transaction and not parts.leases._in_doubt
+        certain = certain and "foreign_drain" not in self.world.scenario.faults
         certain = certain and not any(j.pending for j in parts.writer._journals.values())
         for window, state in parts.leases._windows.items():
             # What is offered to the ledger is taken off twice where a drain tells of it first.
             if state.pool + state.returning < 0:
                 raise Violation(f"I2: {process}: pool {state.pool} of {state}")
             row = self.books.by_window.get(window)
-            if not certain or self.world.restored or not state.granted:
+            if not certain or self.world.restored:
                 continue
             granted, spent = self.books.leases.get((row.id, parts.epoch_id), (0, 0)) if row else (0, 0)
             mine = state.granted - state.spent - state.returning
