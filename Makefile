@@ -1,4 +1,4 @@
-TARGETS = install demo serve test check coverage bench live oracle sdk-newest lock
+TARGETS = install demo serve test check coverage simulate bench live oracle sdk-newest lock
 
 .PHONY: $(TARGETS)
 $(TARGETS):

@@ -30,7 +30,7 @@ async def end(world: "World") -> None:
     world.chaos.stop()
     await _until_idle(world)
     kept = _kept(world)
-    if not kept:
+    if not kept and len(world.hosts) == 1:  # what other hosts hold idle comes back in its own time
         await _spend_the_rest(world)
         await _until_idle(world)
     world.event(None, "=== stop")
@@ -98,10 +98,7 @@ def _kept(world: "World") -> set[int]:
 async def _spend_the_rest(world: "World") -> None:
     """Near the end of a budget somebody gets the money; at its end everybody is told so."""
     world.event(None, "=== spend the rest")
-    # Between hosts nobody is first yet: what one host holds idle comes back in its own time.
-    places = [host for host in world.hosts[:1] for _ in range(host.config.server.workers)]
-    if len(world.hosts) > 1:
-        places = []
+    places = [host for host in world.hosts for _ in range(host.config.server.workers)]
     for _ in range(PROBES_MAX):
         if len(places) > 1:
             await _compete(world, places)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
-from sqlalchemy import select
 from sqlalchemy.sql.selectable import Select
 
 import db.engine
@@ -21,17 +20,14 @@ import db.ledger
 import db.ledger_booking
 import db.ledger_insert
 import db.registry
-import proxy.control.leases
 import proxy.gateway
 from db.journal import JournalReader, JournalWriter, Lock
 from db.journal_records import Segment, Settle
-from db.ledger import Ledger
 from db.ledger_insert import Inserted
 from db.ledger_types import Batch, Drained
-from db.models import Epoch, JournalOffset
+from db.models import JournalOffset
 from db.writer import Writer
 from proxy.budgets import Budgets
-from proxy.control.control import HOST_TIMEOUT_MS, Control
 from proxy.control.leases import Leases
 from proxy.line import Line
 from proxy.windows import current_window
@@ -170,16 +166,11 @@ def stale_limit(stack: ExitStack) -> None:
     first: dict[int, int] = {}
 
     def lock(connection: Any, window_ids: Any) -> Any:
-        return [
-            (id_, committed, first.setdefault(id_, limit))
-            for id_, committed, limit in real(connection, window_ids)
-        ]
-
-    def forget(self: Control, *arguments: Any, **more: Any) -> None:
-        first.clear()
+        rows = real(connection, window_ids)
+        first.update((id_, limit) for id_, committed, limit in rows if not committed)
+        return [(id_, committed, first.setdefault(id_, limit)) for id_, committed, limit in rows]
 
     _patch(stack, db.ledger, "lock_windows", lock)
-    stack.callback(first.clear)
 
 
 # --- one call --------------------------------------------------------------------------------
@@ -355,8 +346,6 @@ MUTATIONS = {
         _ONE | {"workers": 2} | _faults(),
     ),
 }
-
-__all__ = ["HOST_TIMEOUT_MS", "MUTATIONS", "Epoch", "Ledger", "Mutation", "applied", "select"]
 
 
 @contextmanager

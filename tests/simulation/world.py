@@ -11,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 from unittest import mock
+from zlib import crc32
 
 from db.journal_files import HEADER_BYTES, list_journals
 from db.journal_reader import JournalReader
@@ -22,7 +23,7 @@ from tests.simulation.ending import end
 from tests.simulation.host import Host
 from tests.simulation.invariants import Invariants, Violation
 from tests.simulation.kernel import Kernel
-from tests.simulation.loop import Process, SimLoop, Stuck
+from tests.simulation.loop import Process, SimLoop, Stuck, current
 from tests.simulation.network import SimTransport
 from tests.simulation.provider import Provider
 from tests.simulation.scenario import Scenario
@@ -93,7 +94,7 @@ class World:
     def event(self, process: Process | None, text: str) -> None:
         who = f"{process.name}: " if process is not None else ""
         line = f"{self.loop.now:10.4f} {who}{text}"
-        self.digest = hash((self.digest, len(line), self.loop.steps)) & (2**61 - 1)
+        self.digest = crc32(line.encode(), self.digest)
         self.trace.append(line)
 
     def fail(self, text: str) -> None:
@@ -140,8 +141,6 @@ class World:
 
     async def _connect(self, factory: Any, _host: str, _port: int) -> Any:
         """A worker connects to the provider."""
-        from tests.simulation.loop import current  # noqa: PLC0415
-
         ours, theirs = SimTransport.pair(self.loop, current(), self.loop.world)
         await asyncio.sleep(self.loop.latency())
         self.loop.world.call(theirs.attach, self.provider.connection())

@@ -1,0 +1,21 @@
+"""The simulation can fail: each hole of the protocol's model, put into the real code, is found."""
+
+import pytest
+
+from tests.simulation.mutations import MUTATIONS, applied
+from tests.simulation.runner import Finding, clean, run_seed
+
+SEEDS_MAX = 60
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scratch():
+    yield
+    clean()
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_each_mutation_is_found(name: str) -> None:
+    with applied(name) as scenario, pytest.raises(Finding, match="make simulate SEEDS="):
+        for seed in range(SEEDS_MAX):
+            run_seed(seed, **scenario)
