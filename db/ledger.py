@@ -95,7 +95,7 @@ class Ledger:
         return await self._run(lambda c: registry.unclosed_epochs(c, self._host_id))
 
     async def host_of(self, epoch_id: int) -> str:
-        """"": there is no such epoch."""
+        """The host of an epoch; "": there is no such epoch."""
         return await self._run(lambda c: registry.host_of(c, epoch_id))
 
     async def journal(self, journal_id: bytes) -> JournalState | None:

@@ -61,7 +61,6 @@ class Control:
     ) -> None:
         self.config = config
         self.clock = clock
-        self._open_ledger = open_ledger
         self.fatal = asyncio.Event()
         self.snapshot: Snapshot | None = None
         self.parts: Parts | None = None
@@ -69,6 +68,7 @@ class Control:
         self._prices = Prices(tables)
         self.ledger_nice = ledger_nice
         self._threads = Threads(ledger_nice)
+        self._open_ledger = open_ledger
         self._selected: PricesEntry | None = None
         self._dead_letters = DeadLetters(Path(config.journal.dir))
         self._sessions: dict[Session, None] = {}  # in the order they came
@@ -109,8 +109,7 @@ class Control:
     async def start(self) -> None:
         """Open the ledger, recover what former lives left, and begin to serve workers. Raises
         JournalError, DatabaseError and PricingError."""
-        now_ms = self.clock.now_ms()
-        self._selected = self._prices.select(self.config.pricing, now_ms)
+        self._selected = self._prices.select(self.config.pricing, self.clock.now_ms())
         self.parts = await open_parts(
             self.config,
             self._prices,
@@ -170,8 +169,8 @@ class Control:
             session.drain()
         if self._sessions:
             with contextlib.suppress(TimeoutError):
-                drain_s = self.config.server.drain_s + STOP_SLACK_S
-                await asyncio.wait_for(self._all_gone.wait(), drain_s)
+                async with asyncio.timeout(self.config.server.drain_s + STOP_SLACK_S):
+                    await self._all_gone.wait()
         self._stopping = self._threads.hurry = True
         self._wake.set()
         for session in list(self._sessions):
@@ -285,8 +284,7 @@ class Control:
         return True
 
     async def _show_life(self, parts: Parts) -> None:
-        now_ms = await parts.ledger.touch_epoch(parts.epoch_id)
-        skew_ms = abs(now_ms - self.clock.now_ms())
+        skew_ms = abs(await parts.ledger.touch_epoch(parts.epoch_id) - self.clock.now_ms())
         if skew_ms > CLOCK_SKEW_MS_MAX:
             log.warning("this clock and the database's are %d ms apart", skew_ms)
         for epoch_id in await parts.ledger.mark_lost(HOST_TIMEOUT_MS):
@@ -299,8 +297,7 @@ class Control:
             await self._refresh(parts)
 
     async def _look_for_prices(self, parts: Parts) -> None:
-        now_ms = self.clock.now_ms()
-        selected = self._prices.look(self.config.pricing, now_ms)
+        selected = self._prices.look(self.config.pricing, now_ms := self.clock.now_ms())
         if selected is None or selected == self._selected:
             return
         stored = self._prices.stored(selected.version)

@@ -161,9 +161,8 @@ class SimDatabase:
 
     def _committed(self) -> None:
         self.commits += 1
-        if not self.synchronous:
-            if self.random.random() < 0.2:
-                self._durable = self.server.raw.serialize()
+        if not self.synchronous and self.random.random() < 0.2:
+            self._durable = self.server.raw.serialize()
         self.on_commit()
 
     @property

@@ -62,7 +62,9 @@ def shown(message: Message) -> str:
         scarce = [room.window for room in message.room if room.scarce]
         return f"{message.granted} answered={len(message.answered)} scarce={scarce}{more}"
     if isinstance(message, Status):
-        each = [f"{s.window} -{s.returned_total} used {s.used} held {s.held}" for s in message.slices]
+        each = [
+            f"{s.window} -{s.returned_total} used {s.used} held {s.held}" for s in message.slices
+        ]
         return "; ".join(each)
     if isinstance(message, Want):
         return f"{message.call_id.hex()[-6:]} {message.amounts}"
@@ -215,9 +217,7 @@ class Host:
         except (JournalError, OSError) as exc:
             self.on_event(f"{life.process.name} cannot start: {exc}")
             return
-        server = Server(
-            gateway, direct=gateway.handle, keep_alive_s=75, header_bytes_max=64 * 1024
-        )
+        server = Server(gateway, direct=gateway.handle, keep_alive_s=75, header_bytes_max=64 * 1024)
         await server.start([self.listener])  # type: ignore[list-item]
         await worker.wait_over()
         server.close_listeners()

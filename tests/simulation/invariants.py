@@ -15,7 +15,6 @@ from db.verify_costs import check_corrections, check_costs
 from db.verify_journals import check_journals
 from db.verify_money import check_epochs, check_leases, check_references, check_rows, check_windows
 from db.verify_rollups import check_rollups
-
 from proxy.control.opening import Parts
 from tests.simulation.loop import Process
 
@@ -163,7 +162,10 @@ class Invariants:
             name = f"{w.unit} window {w.window}"
             leased = w.committed - w.overage
             cap = self._caps[id_] = max(w.limit, min(self._caps.get(id_, w.limit), leased))
-            require(leased <= cap or self.corrected, f"I1a: {name}: {leased} committed above the limit {w.limit}")
+            require(
+                leased <= cap or self.corrected,
+                f"I1a: {name}: {leased} committed above the limit {w.limit}",
+            )
             total = granted.get(id_, 0)
             require(w.committed == total, f"I3: {name}: committed {w.committed}, leases {total}")
             rows, leases = charged.get(id_, 0), spent.get(id_, 0)
@@ -256,7 +258,9 @@ class Invariants:
             row = self.books.by_window.get(window)
             if not certain or self.world.restored:
                 continue
-            granted, spent = self.books.leases.get((row.id, parts.epoch_id), (0, 0)) if row else (0, 0)
+            granted, spent = (
+                self.books.leases.get((row.id, parts.epoch_id), (0, 0)) if row else (0, 0)
+            )
             mine = state.granted - state.spent - state.returning
             if mine > granted - spent:
                 raise Violation(
@@ -283,7 +287,7 @@ class Invariants:
             if not self.world.restored:
                 checks += [check_journals(near, host.disk.directory) for host in hosts]
             for check in checks:
-                for finding in finish(_collect(check)):
+                for finding in finish(collect(check)):
                     require(False, f"verify: {finding.invariant} {finding.subject}: {finding[2]}")
 
         database.read(work)
@@ -357,7 +361,7 @@ class NearResult:
         yield self._result.all()
 
 
-async def _collect(check: Any) -> list[Any]:
+async def collect(check: Any) -> list[Any]:
     return [finding async for finding in check]
 
 

@@ -196,6 +196,12 @@ class Kernel:
                 known = hashes[id(self)] = (self, next(numbers))
             return known[1]
 
+        def some_uuid() -> uuid.UUID:
+            return uuid.UUID(bytes=random.randbytes(16), version=4)
+
+        def boot_id() -> str:
+            return str(current().host.boot_id)
+
         classes = (
             proxy.call.Call,
             proxy.server_connection.Connection,
@@ -217,12 +223,10 @@ class Kernel:
                 monotonic=lambda: self.loop.now,
                 perf_counter_ns=lambda: int(self.loop.now * 1e9),
             ),
-            mock.patch.object(
-                uuid, "uuid4", lambda: uuid.UUID(bytes=random.randbytes(16), version=4)
-            ),
+            mock.patch.object(uuid, "uuid4", some_uuid),
             mock.patch.object(proxy.ids, "_random", random),
             mock.patch("random.uniform", random.uniform),
-            mock.patch.object(control_host, "boot_id", lambda: current().host.boot_id),
+            mock.patch.object(control_host, "boot_id", boot_id),
             *(mock.patch.object(cls, "__hash__", numbered) for cls in classes),
         ]
         for patch in patches:

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -56,6 +57,12 @@ def run_seed(seed: int, **fixed: Any) -> World:
     return world
 
 
+def run_seeds(seeds: Iterable[int], **fixed: Any) -> None:
+    """One after the other, up to the first Finding."""
+    for seed in seeds:
+        run_seed(seed, **fixed)
+
+
 def seeds_of(text: str) -> range:
     first, _, last = text.partition("-")
     return range(int(first), int(last or first) + 1)
@@ -73,7 +80,8 @@ def main() -> int:
                 run_seed(seed)
             except Finding as finding:
                 findings += 1
-                print(f"\n{str(finding).splitlines()[0] if options.all else finding}", flush=True)
+                shown = str(finding).splitlines()[0] if options.all else str(finding)
+                sys.stdout.write(f"\n{shown}\n")
                 if not options.all:
                     break
             if sys.stderr.isatty() or done % 100 == 0:
@@ -81,5 +89,5 @@ def main() -> int:
                 sys.stderr.write(f"\r{done} of {len(options.seeds)} seeds, {rate:.1f} a second")
     finally:
         clean()
-    print(f"\n{done} seeds, {findings or 'no'} finding{'s' if findings > 1 else ''}")
+    sys.stdout.write(f"\n{done} seeds, {findings or 'no'} finding{'s' if findings > 1 else ''}\n")
     return 1 if findings else 0

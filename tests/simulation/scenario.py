@@ -104,7 +104,8 @@ class Scenario:
         )
         return (
             f"{self.hosts} hosts x {self.workers} workers, {self.calls} calls, sync {self.sync}, "
-            f"flush {self.flush_ms} ms, outage {self.outage}, segments of {self.segment_bytes}; {budgets}; "
+            f"flush {self.flush_ms} ms, outage {self.outage}, segments of {self.segment_bytes}; "
+            f"{budgets}; "
             f"faults: {', '.join(sorted(self.faults)) or 'none'}"
         )
 
@@ -117,7 +118,9 @@ def _budgets(random: Random) -> list[Budget]:
         Budget(team, "total", limit_usd=random.choice(("0.012", "0.03", "0.08")), hold_wait_ms=wait)
     ]
     if random.random() < 0.5:
-        some.append(Budget(org, "day", limit_usd=random.choice(("0.02", "0.05")), hold_wait_ms=wait))
+        some.append(
+            Budget(org, "day", limit_usd=random.choice(("0.02", "0.05")), hold_wait_ms=wait)
+        )
     if random.random() < 0.3:
         some.append(
             Budget(key, "hour", limit_tokens=random.choice((12_000, 60_000)), hold_wait_ms=wait)

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.simulation.mutations import MUTATIONS, applied
-from tests.simulation.runner import Finding, clean, run_seed
+from tests.simulation.runner import Finding, clean, run_seeds
 
 SEEDS_MAX = 60
 
@@ -17,5 +17,4 @@ def scratch():
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_each_mutation_is_found(name: str) -> None:
     with applied(name) as scenario, pytest.raises(Finding, match="make simulate SEEDS="):
-        for seed in range(SEEDS_MAX):
-            run_seed(seed, **scenario)
+        run_seeds(range(SEEDS_MAX), **scenario)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.mutations import applied
-from tests.simulation.runner import Finding, clean, run_seed
+from tests.simulation.runner import Finding, clean, run_seed, run_seeds
 
 SEEDS = (3, 12, 27, 44)
 ROOT = Path(__file__).parents[2]
@@ -42,8 +42,7 @@ def test_different_seeds_are_different_worlds() -> None:
 
 def test_a_finding_says_how_to_replay_it_and_what_happened_last() -> None:
     with applied("drop_open_holds") as scenario, pytest.raises(Finding) as found:
-        for seed in range(10):
-            run_seed(seed, **scenario)
+        run_seeds(range(10), **scenario)
     lines = str(found.value).splitlines()
     assert lines[0] == lines[-1]
     assert "make simulate SEEDS=" in lines[2]

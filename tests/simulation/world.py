@@ -154,9 +154,7 @@ class World:
         """Raises Violation."""
         with ExitStack() as stack:
             stack.enter_context(self._logging())
-            stack.enter_context(
-                mock.patch("db.registry.database_now_ms", self.database.julianday)
-            )
+            stack.enter_context(mock.patch("db.registry.database_now_ms", self.database.julianday))
             stack.enter_context(self.kernel.in_force())
             stack.enter_context(self.loop.running())
             try:

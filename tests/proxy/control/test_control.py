@@ -315,7 +315,7 @@ async def test_a_copy_of_another_hosts_journal_is_drained_and_never_finished(
     done, open_hold = host.call(worker, USD // 10, 77), host.hold(worker, USD // 10)
     (segment,) = Path(host.config.journal.dir).glob("*.seg")
     copy = Path(other.config.journal.dir) / segment.name
-    copy.parent.mkdir(parents=True)
+    copy.parent.mkdir(parents=True)  # noqa: ASYNC240 - a test
     copy.write_bytes(segment.read_bytes() if readable else segment.read_bytes()[:20])
 
     control = await other.start()
