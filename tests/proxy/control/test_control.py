@@ -302,6 +302,13 @@ async def test_journals_the_database_does_not_know_are_adopted_and_flagged(host)
     assert states == [("open",), ("closed",)]
 
 
+def copy_journal(host: Host, other: Host, *, whole: bool) -> None:
+    (segment,) = Path(host.config.journal.dir).glob("*.seg")
+    copy = Path(other.config.journal.dir) / segment.name
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(segment.read_bytes() if whole else segment.read_bytes()[:20])
+
+
 @pytest.mark.parametrize("readable", [True, False])
 async def test_a_copy_of_another_hosts_journal_is_drained_and_never_finished(
     host, tmp_path, readable
@@ -313,10 +320,7 @@ async def test_a_copy_of_another_hosts_journal_is_drained_and_never_finished(
     worker = await host.worker()
     await host.granted(worker, USD // 5)
     done, open_hold = host.call(worker, USD // 10, 77), host.hold(worker, USD // 10)
-    (segment,) = Path(host.config.journal.dir).glob("*.seg")
-    copy = Path(other.config.journal.dir) / segment.name
-    copy.parent.mkdir(parents=True)  # noqa: ASYNC240 - a test
-    copy.write_bytes(segment.read_bytes() if readable else segment.read_bytes()[:20])
+    copy_journal(host, other, whole=readable)
 
     control = await other.start()
     await control.flush()
