@@ -71,7 +71,7 @@ class Chaos:
             process.dies_in_steps = process.dies_in_write = 0
         for host in world.hosts:
             host.repeating = host.losing = 0.0
-            host.disk.full = False
+            host.disk.full, host.power_cut_in_steps = False, 0
             host.clock_shift_s = 0.0
             for life in host.live_workers:
                 if any(channel.lossy for channel in life.channels):
@@ -101,12 +101,13 @@ class Chaos:
             host.control_process.die()
 
     def power_loss(self, host: Host) -> None:
-        """Now, or soon after the next commit."""
-        if self.random.random() < 0.5:
+        """Now, or soon after the next commit, or after the next that gives money back."""
+        after = self.random.choice(("", "commit", "return"))
+        if not after:
             self.world.power_loss(host)
         else:
             host.power_cut_in_steps = self.random.randint(1, 12)
-            host.power_cut_after_commit = True
+            host.power_cut_after = after
 
     def foreign_drain(self, host: Host) -> None:
         """Somebody copies journals to another host, which drains them as well (R5)."""

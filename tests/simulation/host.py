@@ -111,7 +111,7 @@ class Host:
         self.boots = 1
         self.clock_shift_s = 0.0  # of the wall clock
         self.repeating = self.losing = 0.0  # share of messages
-        self.power_cut_after_commit = False  # begin to count
+        self.power_cut_after = ""  # commit | return: then begin to count
         self.power_cut_in_steps = 0
         self.listener = SimListener(loop)
         self.control: Control | None = None  # of the newest life

@@ -80,6 +80,10 @@ class Books:
     rows: dict[bytes, CostRow] = field(default_factory=dict)
     by_window: dict[Window, WindowRow] = field(default_factory=dict)
 
+    @property
+    def granted(self) -> int:
+        return sum(granted for granted, _ in self.leases.values())
+
     @classmethod
     def read(cls, execute: Execute) -> "Books":
         books = cls()

@@ -37,6 +37,7 @@ class Mutation(NamedTuple):
     what: str
     patch: Callable[[ExitStack], None]
     scenario: dict[str, Any]
+    first_seed: int = 0  # where it showed soonest: a search begins here
 
 
 def _patch(stack: ExitStack, target: Any, name: str, value: Any) -> None:
@@ -288,7 +289,8 @@ MUTATIONS = {
     "unlocked_reread": Mutation(
         "after a commit of unknown outcome rows are read without their locks",
         unlocked_reread,
-        _TWO | _faults("in_doubt"),
+        _TWO | {"calls": 32, "flush_ms": 20} | _faults("in_doubt"),
+        first_seed=19,
     ),
     "sqlite_normal": Mutation(
         "a commit does not survive a power cut, and segments it passed are deleted",
@@ -303,7 +305,10 @@ MUTATIONS = {
     "hand_back_unsynced": Mutation(
         "money of a settlement leaves the host before that settlement is on disk",
         hand_back_unsynced,
-        _ONE | {"sync": "os", "flush_ms": 400} | _faults("power_loss", "limits"),
+        _ONE
+        | {"workers": 3, "sync": "os", "calls": 40, "flush_ms": 100}
+        | _faults("power_loss", "limits", "database_slow"),
+        first_seed=85,
     ),
     "forward_before_journal": Mutation(
         "a request is forwarded before its hold is appended",
@@ -339,6 +344,7 @@ MUTATIONS = {
         "a lease in doubt commits after its epoch was closed",
         lease_after_close,
         _ONE | _faults("in_doubt", "kill_control", "kill_host"),
+        first_seed=12,
     ),
     "no_tickets": Mutation(
         "near the end everybody leases and hands back at once, in no order",

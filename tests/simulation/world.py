@@ -130,10 +130,13 @@ class World:
                 self.fail(f"a worker logs a bug of ours: {text}")
 
     def _on_commit(self) -> None:
-        for host in self.hosts:
-            host.power_cut_after_commit = False
+        before = self.invariants.books.granted
         try:
             self.invariants.after_commit()
+            returned = self.invariants.books.granted < before
+            for host in self.hosts:
+                if host.power_cut_after == "commit" or returned:
+                    host.power_cut_after = ""
             if self.database.commits % VERIFY_EVERY == 0:
                 self.invariants.verify()
         except Violation as violation:
@@ -251,7 +254,7 @@ class World:
 
     def _cut_power(self) -> None:
         for host in self.hosts:
-            if host.power_cut_in_steps and not host.power_cut_after_commit:
+            if host.power_cut_in_steps and not host.power_cut_after:
                 host.power_cut_in_steps -= 1
                 if not host.power_cut_in_steps:
                     self.power_loss(host)
