@@ -10,7 +10,8 @@ from db.errors import DatabaseError
 from db.journal import JournalError
 from proxy.channel import SocketChannel
 from proxy.config import Config
-from proxy.control.control import Clock, Control
+from proxy.control.clock import Clock
+from proxy.control.control import Control
 from proxy.server import Server
 from proxy.wire import Message, Slices, Status, Unwant, Want
 from proxy.worker import Worker
