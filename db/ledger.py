@@ -95,6 +95,10 @@ class Ledger:
         """Epochs of this host that are not closed, with their boot ids; oldest first."""
         return await self._run(lambda c: registry.unclosed_epochs(c, self._host_id))
 
+    async def host_of(self, epoch_id: int) -> str:
+        """The host of an epoch; "": there is no such epoch."""
+        return await self._run(lambda c: registry.host_of(c, epoch_id))
+
     async def journal(self, journal_id: bytes) -> JournalState | None:
         """Read under a lock: waits for a commit of unknown outcome (R4). None: not registered."""
         return await self._run(lambda c: registry.journal_state(c, journal_id))

@@ -56,6 +56,11 @@ def unclosed_epochs(connection: Connection, host_id: str) -> list[tuple[int, str
     return [(row[0], row[1]) for row in connection.execute(query.order_by(Epoch.id))]
 
 
+def host_of(connection: Connection, epoch_id: int) -> str:
+    query = select(Epoch.host_id).where(Epoch.id == epoch_id)
+    return connection.execute(query).scalar_one_or_none() or ""
+
+
 def journal_state(connection: Connection, journal_id: bytes) -> JournalState | None:
     query = select(
         JournalOffset.epoch_id,

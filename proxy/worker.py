@@ -19,6 +19,7 @@ from pathlib import Path
 import uvloop
 
 from db.journal import JournalError, JournalWriter
+from db.journal_files import SystemCalls
 from pricing.errors import PricingError
 from proxy.budgets import Budgets
 from proxy.channel import connect
@@ -52,9 +53,16 @@ GARBAGE = 10_000  # objects between two looks; those of a call are freed without
 class Worker:
     """One life of a worker, over any channel: a process of its own, or inside another program."""
 
-    def __init__(self, channel: Channel, *, now_s: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        *,
+        now_s: Callable[[], float] = time.time,
+        calls: SystemCalls = SystemCalls(),  # noqa: B008 (immutable)
+    ) -> None:
         self._channel = channel
         self._now_s = now_s
+        self._calls = calls  # the journal's
         self._welcome: asyncio.Future[Welcome] = asyncio.get_running_loop().create_future()
         self._snapshot = asyncio.Event()
         self._over = asyncio.Event()
@@ -87,10 +95,11 @@ class Worker:
             boot_id=welcome.boot_id,
             segment_bytes=welcome.segment_bytes,
             sync=welcome.journal_sync,
+            calls=self._calls,
         )
         loop = asyncio.get_running_loop()
         telemetry = self._telemetry = Telemetry(loop)
-        self._pool = Pool()
+        self._pool = Pool(clock=loop.time)
         self._budgets = Budgets(
             self._channel.send,
             self._journal,

@@ -1,10 +1,13 @@
-"""What control does now and then: set its pace, keep the journal's disk within bounds, show that
-it lives."""
+"""What control does now and then: set its pace, follow new journals, keep the disk within bounds,
+show that it lives."""
 
 import logging
 
+from db.journal import JournalError
+from db.ledger_types import JournalState
 from proxy.config import Journal
 from proxy.control.opening import Parts
+from proxy.control.session import Session
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +20,23 @@ def set_pace(parts: Parts) -> None:
     """The ledger yields to calls unless one of them waits for it, or it falls behind."""
     behind = parts.writer.backlog_bytes() > BACKLOG_BYTES
     parts.threads.hurry = behind or parts.leases.waiting > 0
+
+
+def follow(parts: Parts, session: Session) -> bool:
+    """Begin to read a new worker's journal, which is registered. False: there is no worker to
+    serve, because it is gone already or its journal cannot be read."""
+    try:
+        start = JournalState(parts.epoch_id, (0, 0), finished=False, truncated=False)
+        parts.writer.open(session.journal_id, start)
+    except JournalError as exc:
+        log.error("worker %d: %s", session.pid, exc)
+        session.close()
+        return False
+    if session.gone:
+        parts.recovery.mourn(session.journal_id)
+        return False
+    parts.leases.attach(session.journal_id, session.send)
+    return True
 
 
 def tidy_disk(parts: Parts, journal: Journal, now_ms: int) -> None:

@@ -14,8 +14,7 @@ from msgspec.structs import replace
 from db.catalog import read_revision
 from db.dead_letters import DeadLetters
 from db.errors import reason
-from db.journal import JournalError
-from db.ledger_types import JournalState, LedgerError
+from db.ledger_types import LedgerError
 from db.notifications import CATALOG, TICKETS, Listener
 from db.price_versions import store_version
 from db.threads import Threads
@@ -23,11 +22,11 @@ from db.transactions import is_retryable
 from pricing.table import TABLES_DIR
 from proxy.config import Config
 from proxy.control import snapshots
-from proxy.control.chores import set_pace, show_life, tidy_disk
+from proxy.control.chores import follow, set_pace, show_life, tidy_disk
 from proxy.control.clock import Clock, Due
 from proxy.control.export import open_export
 from proxy.control.metrics import Counts
-from proxy.control.opening import Parts, declare, open_parts
+from proxy.control.opening import OpenLedger, Parts, declare, open_ledger, open_parts
 from proxy.control.prices import Prices
 from proxy.control.session import Session
 from proxy.wire import Ask, Channel, PricesEntry, Slices, Snapshot, Status, Unwant, Want
@@ -54,7 +53,13 @@ class Control:
     with a new epoch."""
 
     def __init__(
-        self, config: Config, clock: Clock, *, tables: Path = TABLES_DIR, ledger_nice: int = 0
+        self,
+        config: Config,
+        clock: Clock,
+        *,
+        tables: Path = TABLES_DIR,
+        ledger_nice: int = 0,
+        open_ledger: OpenLedger = open_ledger,
     ) -> None:
         self.config = config
         self.clock = clock
@@ -66,9 +71,10 @@ class Control:
         self._prices = Prices(tables)
         self.ledger_nice = ledger_nice
         self._threads = Threads(ledger_nice)
+        self._open_ledger = open_ledger
         self._selected: PricesEntry | None = None
         self._dead_letters = DeadLetters(Path(config.journal.dir))
-        self._sessions: set[Session] = set()
+        self._sessions: dict[Session, None] = {}  # in the order they came
         self._early: list[Channel] = []  # connected before the ledger was open
         self._joining: list[Session] = []  # their journals are not registered yet
         self._turn_lock = asyncio.Lock()
@@ -107,8 +113,7 @@ class Control:
     async def start(self) -> None:
         """Open the ledger, recover what former lives left, and begin to serve workers. Raises
         JournalError, DatabaseError and PricingError."""
-        now_ms = self.clock.now_ms()
-        self._selected = self._prices.select(self.config.pricing, now_ms)
+        self._selected = self._prices.select(self.config.pricing, self.clock.now_ms())
         self.parts = await open_parts(
             self.config,
             self._prices,
@@ -117,6 +122,7 @@ class Control:
             self.clock.now_ms,
             self._threads,
             self.clock.monotonic,
+            self._open_ledger,
         )
         await self._refresh(self.parts)
         for channel in self._early:
@@ -170,8 +176,8 @@ class Control:
             session.drain()
         if self._sessions:
             with contextlib.suppress(TimeoutError):
-                drain_s = self.config.server.drain_s + STOP_SLACK_S
-                await asyncio.wait_for(self._all_gone.wait(), drain_s)
+                async with asyncio.timeout(self.config.server.drain_s + STOP_SLACK_S):
+                    await self._all_gone.wait()
         self._stopping = self._threads.hurry = True
         self._wake.set()
         for session in list(self._sessions):
@@ -272,8 +278,8 @@ class Control:
         await parts.leases.step()
         if self._due.now("epochs", EPOCHS_S):
             await parts.recovery.close_epochs()
-        if self._due.now("revision", REVISION_S):
-            await self._look_for_changes(parts)
+        if self._due.now("revision", REVISION_S) and await self._has_changed(parts):
+            await self._refresh(parts)
         if self._due.now("prices", PRICES_S):
             await self._look_for_prices(parts)
         if self._due.now("seen", SEEN_S):
@@ -283,9 +289,8 @@ class Control:
 
     # --- snapshots
 
-    async def _look_for_changes(self, parts: Parts) -> None:
-        if await parts.transactions.run(read_revision) != self._catalog_revision:
-            await self._refresh(parts)
+    async def _has_changed(self, parts: Parts) -> bool:
+        return await parts.transactions.run(read_revision) != self._catalog_revision
 
     def _on_notification(self, what: str) -> None:
         """Another host says that there is something to look at."""
@@ -293,8 +298,7 @@ class Control:
         self._wake.set()
 
     async def _look_for_prices(self, parts: Parts) -> None:
-        now_ms = self.clock.now_ms()
-        selected = self._prices.look(self.config.pricing, now_ms)
+        selected = self._prices.look(self.config.pricing, now_ms := self.clock.now_ms())
         if selected is None or selected == self._selected:
             return
         stored = self._prices.stored(selected.version)
@@ -327,27 +331,16 @@ class Control:
 
     def _welcome(self, parts: Parts, channel: Channel) -> None:
         session = Session(channel, self)
-        self._sessions.add(session)
+        self._sessions[session] = None
         self._all_gone.clear()
         session.start(parts.welcome)
 
     async def _join(self, parts: Parts) -> None:
         """Register new journals: before their workers get a slice."""
         for session in list(self._joining):
-            journal_id = session.journal_id
-            await parts.ledger.register_journal(journal_id, parts.epoch_id)
+            await parts.ledger.register_journal(session.journal_id, parts.epoch_id)
             self._joining.remove(session)
-            try:
-                start = JournalState(parts.epoch_id, (0, 0), finished=False, truncated=False)
-                parts.writer.open(journal_id, start)
-            except JournalError as exc:
-                log.error("worker %d: %s", session.pid, exc)
-                session.close()
-                continue
-            if session.gone:
-                parts.recovery.mourn(journal_id)
-            else:
-                parts.leases.attach(journal_id, session.send)
+            if follow(parts, session):
                 self._send_snapshot(session)
 
     def on_hello(self, session: Session) -> None:
@@ -388,7 +381,7 @@ class Control:
         self._wake.set()
 
     def on_gone(self, session: Session) -> None:
-        self._sessions.discard(session)
+        self._sessions.pop(session, None)
         self.counts.bury(session.journal_id)
         if not self._sessions:
             self._all_gone.set()

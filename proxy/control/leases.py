@@ -106,7 +106,7 @@ class Leases:
             if state is None:
                 continue
             if flush.epoch_id == self._epoch_id:
-                self._set_lease(state, lease)
+                state.set_lease(lease)
             else:
                 state.known = False  # spent by a former epoch: ask
             self._outbox.tell_all(state)
@@ -212,16 +212,20 @@ class Leases:
         return changed
 
     async def _lease(self, requests: list[LeaseRequest]) -> None:
-        if any(request.delta < 0 for request in requests):
-            await self._sync()
-        for request in requests:
+        for request in requests:  # nobody's from now on: a call may want it while the disk is slow
             state = self._windows[request.window]
             state.returning = max(-request.delta, 0)
             state.published = -1 if request.publish else state.published
+        if any(request.delta < 0 for request in requests):
+            try:
+                await self._sync()
+            except BaseException:
+                self._certain()
+                raise
         self._in_doubt = True
-        ignored = self._others.ignored if self._shared else None
+        others = self._others.ignored if self._shared else None
         try:
-            outcomes = await self._ledger.lease(self._epoch_id, requests, ignored)
+            outcomes = await self._ledger.lease(self._epoch_id, requests, others)
         except OutcomeUnknown:
             raise
         except Exception:
@@ -252,13 +256,8 @@ class Leases:
         leases = await self._ledger.leases(self._epoch_id)
         self._certain()
         for window, state in self._windows.items():
-            self._set_lease(state, leases.get(window, LeaseState(0, 0)))
+            state.set_lease(leases.get(window, LeaseState(0, 0)))
             state.known = False
-
-    def _set_lease(self, state: WindowState, lease: LeaseState) -> None:
-        state.committed += lease.granted - state.granted
-        state.spent_total += lease.spent - state.spent
-        state.granted, state.spent = lease
 
     # --- deciding
 

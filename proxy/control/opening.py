@@ -1,6 +1,6 @@
 """From a configuration to an open ledger: what a start of control does, in order."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,8 @@ from proxy.wire import MiddlewareEntry, MiddlewareSet, Welcome
 
 IDLE_MS = 60_000  # unused money goes back to the ledger after this long,
 IDLE_SHARED_INTERVALS = 4  # and sooner where other hosts may want it
+
+OpenLedger = Callable[[str, Threads], Awaitable[Transactions]]  # from the database's URL
 
 
 @dataclass(slots=True)
@@ -63,6 +65,16 @@ def declare(config: Config, prices: StoredVersion, now_ms: int) -> Callable[[Con
     return work
 
 
+async def open_ledger(url: str, threads: Threads) -> Transactions:
+    """The database behind `url`, migrated and checked. Raises DatabaseError."""
+    engine = open_engine(url)
+    try:
+        await schema.ensure(engine)
+    finally:
+        await engine.dispose()
+    return open_transactions(url, threads)
+
+
 async def open_parts(
     config: Config,
     prices: Prices,
@@ -71,6 +83,7 @@ async def open_parts(
     now_ms: Callable[[], int],
     threads: Threads,
     monotonic: Callable[[], float],
+    open_ledger: OpenLedger = open_ledger,
 ) -> Parts:
     """`version` is the price version to begin with. Raises JournalError, DatabaseError and
     PricingError, each with one line that says why."""
@@ -81,12 +94,7 @@ async def open_parts(
     except OSError as exc:
         raise JournalError(f"journal {directory} cannot be used: {exc.strerror}") from exc
     try:
-        engine = open_engine(config.database.url)
-        try:
-            await schema.ensure(engine)
-        finally:
-            await engine.dispose()
-        transactions = open_transactions(config.database.url, threads)
+        transactions = await open_ledger(config.database.url, threads)
     except BaseException:
         lock.release()
         raise
@@ -157,7 +165,7 @@ async def _open(
         objects.on_flush(flush)
 
     writer.on_flush = on_flush
-    recovery = Recovery(directory, ledger, writer, epoch_id)
+    recovery = Recovery(directory, ledger, writer, epoch_id=epoch_id, host_id=host_id)
     await recovery.find()
     welcome = _welcome(config, epoch_id, host_id, boot_id)
     return Parts(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from db.journal import JournalError, JournalReader, delete_journal, list_journals, lock_journal
 from db.ledger import Ledger
-from db.ledger_types import JournalState
+from db.ledger_types import JournalState, Position
 from db.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -14,12 +14,15 @@ log = logging.getLogger(__name__)
 class Recovery:
     """Journals whose worker may be dead wait here until their lock proves it (R1)."""
 
-    def __init__(self, directory: Path, ledger: Ledger, writer: Writer, epoch_id: int) -> None:
+    def __init__(
+        self, directory: Path, ledger: Ledger, writer: Writer, *, epoch_id: int, host_id: str
+    ) -> None:
         self._directory = directory
+        self._host_id = host_id
         self._ledger = ledger
         self._writer = writer
         self._epoch_id = epoch_id
-        self._unsealed: set[bytes] = set()
+        self._unsealed: dict[bytes, None] = {}  # in the order they came
         self._unclosed: set[int] = set()  # epochs of former lives that may still be closed
 
     @property
@@ -38,7 +41,7 @@ class Recovery:
             elif state.finished:
                 self._writer.add_finished(journal_id)
             else:
-                self._open(journal_id, state)
+                await self._open(journal_id, state)
         if orphans:
             await self._adopt(orphans)
         self._unclosed = {epoch_id for epoch_id, _ in await self._ledger.unclosed_epochs()}
@@ -46,14 +49,14 @@ class Recovery:
 
     def mourn(self, journal_id: bytes) -> None:
         """A worker's connection is gone: finish its journal once its lock can be had."""
-        self._unsealed.add(journal_id)
+        self._unsealed[journal_id] = None
 
     def seal(self) -> None:
         """Take the locks of those that have died by now."""
         for journal_id in list(self._unsealed):
             lock = lock_journal(self._directory, journal_id)
             if lock is not None:
-                self._unsealed.discard(journal_id)
+                del self._unsealed[journal_id]
                 self._writer.seal(journal_id, lock)
 
     async def close_epochs(self) -> None:
@@ -63,15 +66,30 @@ class Recovery:
                 self._unclosed.discard(epoch_id)
                 log.info("epoch %d is closed: what it did not spend is free", epoch_id)
 
-    def _open(self, journal_id: bytes, state: JournalState) -> bool:
+    async def _open(self, journal_id: bytes, state: JournalState) -> None:
         try:
             self._writer.open(journal_id, state)
+            host_id = self._written_on(journal_id, state.position)
+            host_id = host_id or await self._ledger.host_of(state.epoch_id)
         except JournalError as exc:
             # Its rows cannot be had; its epoch stays open, so its money stays committed.
             log.error("cannot recover %s", exc)
-            return False
-        self._unsealed.add(journal_id)
-        return True
+            return
+        if host_id == self._host_id:
+            self._unsealed[journal_id] = None
+        else:
+            # Its writer may live, whatever the lock here says: it is drained, never finished (R5).
+            log.warning("journal %s is a copy, of host %s", journal_id.hex(), host_id)
+
+    def _written_on(self, journal_id: bytes, position: Position) -> str:
+        """The host whose lock says whether a journal's writer lives; "": its file does not tell.
+        Raises JournalError."""
+        reader = JournalReader(self._directory, journal_id, *position)
+        try:
+            reader.read(1)
+            return reader.identity.host_id if reader.identity is not None else ""
+        finally:
+            reader.close()
 
     async def _adopt(self, orphans: list[bytes]) -> None:
         """Journals the ledger does not know: the database was restored from a backup, or a
@@ -85,7 +103,7 @@ class Recovery:
             if not epoch_id:
                 epoch_id = await self._ledger.register_epoch("")
             await self._ledger.register_journal(journal_id, epoch_id)
-            self._open(journal_id, JournalState(epoch_id, (0, 0), False, False))
+            await self._open(journal_id, JournalState(epoch_id, (0, 0), False, False))
 
     def _has_records(self, journal_id: bytes) -> bool:
         try:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from db.journal_records import Window
-from db.ledger_types import OpenTicket
+from db.ledger_types import LeaseState, OpenTicket
 from proxy.wire import Room, SliceStatus
 
 AHEAD_INTERVALS = 4  # a slice is kept filled for this many flush intervals of spending
@@ -103,6 +103,12 @@ class WindowState:
     def grantable(self) -> int:
         """What of the pool may be granted: nothing while a limit that was lowered may forbid it."""
         return self.pool if self.known and not self.over_limit else 0
+
+    def set_lease(self, lease: LeaseState) -> None:
+        """This control's lease, as the ledger has it now."""
+        self.committed += lease.granted - self.granted
+        self.spent_total += lease.spent - self.spent
+        self.granted, self.spent = lease
 
     def slice_of(self, journal_id: bytes) -> Slice:
         found = self.slices.get(journal_id)

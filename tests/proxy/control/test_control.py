@@ -302,6 +302,36 @@ async def test_journals_the_database_does_not_know_are_adopted_and_flagged(host)
     assert states == [("open",), ("closed",)]
 
 
+def copy_journal(host: Host, other: Host, *, whole: bool) -> None:
+    (segment,) = Path(host.config.journal.dir).glob("*.seg")
+    copy = Path(other.config.journal.dir) / segment.name
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(segment.read_bytes() if whole else segment.read_bytes()[:20])
+
+
+@pytest.mark.parametrize("readable", [True, False])
+async def test_a_copy_of_another_hosts_journal_is_drained_and_never_finished(
+    host, tmp_path, readable
+):
+    """Its lock here says nothing of the worker, whose calls are still to be settled."""
+    other = Host(tmp_path / "other")
+    other.config = replace(other.config, database=host.config.database)
+    await host.start()
+    worker = await host.worker()
+    await host.granted(worker, USD // 5)
+    done, open_hold = host.call(worker, USD // 10, 77), host.hold(worker, USD // 10)
+    copy_journal(host, other, whole=readable)
+
+    control = await other.start()
+    await control.flush()
+    assert set(await host.rows()) <= {done.call_id}
+    await other.control.stop()
+    worker.settle(a_settle(open_hold, 7))
+    await host.control.flush()
+    costs = {call_id: row.cost_nano for call_id, row in (await host.rows()).items()}
+    assert costs == {done.call_id: 77, open_hold.call_id: 7}
+
+
 async def test_a_worker_that_breaks_the_protocol_is_cut_off(host):
     await host.start()
     worker = await host.worker()

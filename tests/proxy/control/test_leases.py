@@ -147,6 +147,7 @@ class Desk:
     def __init__(self, *, shared: bool = False, **limits: int) -> None:
         self.now_ms = 1_000_000
         self.syncs = 0
+        self.during_sync = lambda: None
         windows = {"w": W, "v": V}
         self.ledger = Ledger({windows[name]: Account(limit) for name, limit in limits.items()})
         self.leases = Leases(
@@ -162,6 +163,7 @@ class Desk:
 
     async def sync(self) -> None:
         self.syncs += 1
+        self.during_sync()
 
     def worker(self) -> Worker:
         worker = Worker(self, bytes([len(self.workers)]))
@@ -258,6 +260,50 @@ async def test_idle_money_goes_back_after_it_is_on_disk():
     await desk.leases.step()
     assert desk.ledger.accounts[W].granted == 0
     assert desk.syncs == 1
+    desk.check()
+
+
+async def test_what_is_on_its_way_back_is_granted_to_nobody():
+    desk = Desk(w=1_000)
+    worker = desk.worker()
+    worker.want(b"a", (W, 100))
+    await desk.leases.step()
+    worker.give_back()
+    worker.report()
+    desk.now_ms += IDLE_MS
+
+    def a_call_comes() -> None:
+        worker.want(b"b", (W, 100))
+        desk.leases.grant()
+        assert worker.free() == 0
+
+    desk.during_sync = a_call_comes
+    await desk.leases.step()
+    assert desk.syncs == 1
+    desk.check()
+    await desk.leases.step()
+    assert worker.free() >= 100
+    desk.check()
+
+
+async def test_what_could_not_be_given_back_for_the_disk_can_be_granted():
+    desk = Desk(w=1_000)
+    worker = desk.worker()
+    worker.want(b"a", (W, 1_000))
+    await desk.leases.step()
+    worker.give_back()
+    worker.report()
+    desk.now_ms += IDLE_MS
+
+    def the_disk_fails() -> None:
+        raise OSError("input/output error")
+
+    desk.during_sync = the_disk_fails
+    with pytest.raises(OSError, match="input/output"):
+        await desk.leases.step()
+    worker.want(b"b", (W, 1_000))
+    desk.leases.grant()
+    assert worker.free() == 1_000
     desk.check()
 
 

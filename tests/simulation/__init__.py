@@ -1,0 +1,1 @@
+"""A seeded, deterministic world around the real worker, control and ledger. See docs/testing.md."""
