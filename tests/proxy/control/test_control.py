@@ -30,6 +30,7 @@ from proxy.config import (
     Team,
 )
 from proxy.config import Overlay as PriceOverlay
+from proxy.control import control as control_module
 from proxy.control.clock import Clock
 from proxy.control.control import Control
 from tests.db.bank import check_sums
@@ -440,8 +441,11 @@ async def test_a_price_version_is_stored_as_it_comes_into_force(tmp_path: Path) 
     await control.stop()
 
 
-async def test_a_journal_that_takes_too_much_refuses_calls_until_it_is_drained(host, caplog):
+async def test_a_journal_that_takes_too_much_refuses_calls_until_it_is_drained(
+    host, caplog, monkeypatch
+):
     """Also while the ledger is out of reach; and it says so."""
+    monkeypatch.setattr(control_module, "OUTAGE_WAIT_S_MAX", 0.02)
     control = await host.start()
     worker = await host.worker()
     faulty = break_ledger(control, 10**6)
