@@ -260,6 +260,7 @@ MUTATIONS = {
         "a restarted control goes on with its predecessor's lease",
         inherit_lease,
         _ONE | {"workers": 2} | _faults("kill_control", "kill_worker", "hang_ups"),
+        first_seed=12,
     ),
     "adopt_without_lock": Mutation(
         "a worker whose connection is gone is taken for dead",
@@ -285,12 +286,13 @@ MUTATIONS = {
         "offsets are stored without compare-and-set, and rows that exist move money again",
         blind_offset,
         _TWO | _faults("in_doubt", "database_errors", "kill_control", "foreign_drain"),
+        first_seed=20,
     ),
     "unlocked_reread": Mutation(
         "after a commit of unknown outcome rows are read without their locks",
         unlocked_reread,
         _TWO | {"calls": 32, "flush_ms": 20} | _faults("in_doubt"),
-        first_seed=19,
+        first_seed=24,
     ),
     "sqlite_normal": Mutation(
         "a commit does not survive a power cut, and segments it passed are deleted",
@@ -308,7 +310,7 @@ MUTATIONS = {
         _ONE
         | {"workers": 3, "sync": "os", "calls": 40, "flush_ms": 100}
         | _faults("power_loss", "limits", "database_slow"),
-        first_seed=85,
+        first_seed=118,
     ),
     "forward_before_journal": Mutation(
         "a request is forwarded before its hold is appended",
@@ -344,7 +346,7 @@ MUTATIONS = {
         "a lease in doubt commits after its epoch was closed",
         lease_after_close,
         _ONE | _faults("in_doubt", "kill_control", "kill_host"),
-        first_seed=12,
+        first_seed=59,
     ),
     "no_tickets": Mutation(
         "near the end everybody leases and hands back at once, in no order",
