@@ -22,6 +22,7 @@ from tests.simulation.loop import Process, SimLoop, current
 
 READ = re.compile(r"(?:FROM|JOIN) (ai_\w+)")
 WRITTEN = re.compile(r"(?:INSERT INTO|UPDATE|DELETE FROM) (ai_\w+)")
+HEARD = 0.9  # share of notifications that arrive
 T = TypeVar("T")
 Work = Callable[[Connection], T]
 
@@ -105,6 +106,8 @@ class SimDatabase:
         self.in_doubt: list[InDoubt] = []
         self.commits = 0
         self.backups: list[bytes] = []
+        self.listening: list[Notifications] = []
+        self._notes: list[str] = []  # of the transaction that runs
         self._durable = server.empty
         server.restore(server.empty)
 
@@ -120,6 +123,7 @@ class SimDatabase:
         with server.engine.connect() as connection:
             transaction = connection.begin()
             server.begin()
+            self._notes = []
             try:
                 result = work(connection)
             except BaseException:
@@ -134,7 +138,19 @@ class SimDatabase:
             transaction.commit()
         if server.written:
             self._committed()
+        for what in self._notes:
+            self._tell(what)
         return result
+
+    def notify(self, _connection: Connection, what: str) -> None:
+        """In place of `db.notifications.notify`."""
+        self._notes.append(what)
+
+    def _tell(self, what: str) -> None:
+        for each in self.listening:
+            if each.process.alive and self.random.random() < HEARD:
+                delay, context = self.loop.latency(), each.process.context
+                self.loop.call_later(delay, each.heard, each, 0, "", what, context=context)
 
     def _holder(self, locked: set[str]) -> int | None:
         return next((i for i, tx in enumerate(self.in_doubt) if tx.tables & locked), None)
@@ -206,6 +222,25 @@ class SimDatabase:
         self.in_doubt.clear()
         self.server.restore(self.backups.pop())
         self.on_commit()
+
+
+class Notifications:
+    """LISTEN: a connection as `db.notifications.Listener` has one."""
+
+    def __init__(self, database: SimDatabase) -> None:
+        self.process = current()
+        self.heard: Callable[..., object] = lambda *_: None
+        self._database = database
+
+    def add_termination_listener(self, on_lost: Callable[[object], object]) -> None:
+        pass
+
+    async def add_listener(self, _channel: str, heard: Callable[..., object]) -> None:
+        self.heard = heard
+        self._database.listening.append(self)
+
+    def terminate(self) -> None:
+        self._database.listening.remove(self)
 
 
 class SimTransactions:

@@ -30,7 +30,7 @@ async def end(world: "World") -> None:
     world.chaos.stop()
     await _until_idle(world)
     kept = _kept(world)
-    if not kept and len(world.hosts) == 1:  # what other hosts hold idle comes back in its own time
+    if not kept:
         await _spend_the_rest(world)
         await _until_idle(world)
     world.event(None, "=== stop")

@@ -17,8 +17,8 @@ import db.engine
 import db.journal
 import db.journal_files
 import db.ledger
-import db.ledger_booking
 import db.ledger_insert
+import db.ledger_leases
 import db.registry
 import proxy.gateway
 from db.journal import JournalReader, JournalWriter, Lock
@@ -29,6 +29,7 @@ from db.models import JournalOffset
 from db.writer import Writer
 from proxy.budgets import Budgets
 from proxy.control.leases import Leases
+from proxy.control.tickets import Tickets
 from proxy.line import Line
 from proxy.windows import current_window
 
@@ -163,15 +164,21 @@ def overage_unbooked(stack: ExitStack) -> None:
 
 
 def stale_limit(stack: ExitStack) -> None:
-    real = db.ledger_booking.lock_windows
+    real, register = db.ledger_leases.lock_limits, db.registry.register_epoch
     first: dict[int, int] = {}
 
-    def lock(connection: Any, window_ids: Any) -> Any:
-        rows = real(connection, window_ids)
-        first.update((id_, limit) for id_, committed, limit in rows if not committed)
-        return [(id_, committed, first.setdefault(id_, limit)) for id_, committed, limit in rows]
+    def lock(connection: Any, budget_ids: Any) -> dict[int, int]:
+        limits = real(connection, budget_ids)
+        return {id_: first.setdefault(id_, limit) for id_, limit in limits.items()}
 
-    _patch(stack, db.ledger, "lock_windows", lock)
+    def register_epoch(connection: Any, host_id: str, boot_id: str) -> int:
+        epoch_id = register(connection, host_id, boot_id)
+        if epoch_id == 1:  # of another world
+            first.clear()
+        return epoch_id
+
+    _patch(stack, db.ledger_leases, "lock_limits", lock)
+    _patch(stack, db.registry, "register_epoch", register_epoch)
 
 
 # --- one call --------------------------------------------------------------------------------
@@ -236,14 +243,17 @@ def window_at_settle(stack: ExitStack) -> None:
 
 def no_tickets(stack: ExitStack) -> None:
     def grant(self: Leases, *, settled: bool) -> None:
-        for ticket in list(self._tickets.values()):
-            states = [(self._state(window), amount) for window, amount in ticket.amounts]
-            for state, amount in states:
-                self._give(state, ticket.journal_id, min(amount, max(state.grantable, 0)))
+        for ticket in self._tickets:
+            for window, amount in ticket.lacks.items():
+                state = self._state(window)
+                part = min(amount, max(state.grantable, 0))
+                self._give(state, ticket.journal_id, part)
+                ticket.lacks[window] -= part
         for state in self._windows.values():
             self._fill(state)
 
     _patch(stack, Leases, "_grant", grant)
+    _patch(stack, Tickets, "number", lambda self: None)
     _patch(stack, Line, "_yields", lambda self, slice_: False)
 
 
@@ -260,6 +270,7 @@ MUTATIONS = {
         "a restarted control goes on with its predecessor's lease",
         inherit_lease,
         _ONE | {"workers": 2} | _faults("kill_control", "kill_worker", "hang_ups"),
+        first_seed=12,
     ),
     "adopt_without_lock": Mutation(
         "a worker whose connection is gone is taken for dead",
@@ -285,12 +296,13 @@ MUTATIONS = {
         "offsets are stored without compare-and-set, and rows that exist move money again",
         blind_offset,
         _TWO | _faults("in_doubt", "database_errors", "kill_control", "foreign_drain"),
+        first_seed=24,
     ),
     "unlocked_reread": Mutation(
         "after a commit of unknown outcome rows are read without their locks",
         unlocked_reread,
         _TWO | {"calls": 32, "flush_ms": 20} | _faults("in_doubt"),
-        first_seed=19,
+        first_seed=30,
     ),
     "sqlite_normal": Mutation(
         "a commit does not survive a power cut, and segments it passed are deleted",
@@ -305,10 +317,10 @@ MUTATIONS = {
     "hand_back_unsynced": Mutation(
         "money of a settlement leaves the host before that settlement is on disk",
         hand_back_unsynced,
-        _ONE
-        | {"workers": 3, "sync": "os", "calls": 40, "flush_ms": 100}
-        | _faults("power_loss", "limits", "database_slow"),
-        first_seed=85,
+        _TWO
+        | {"sync": "os", "calls": 40, "flush_ms": 400}
+        | _faults("power_loss", "database_slow"),
+        first_seed=70,
     ),
     "forward_before_journal": Mutation(
         "a request is forwarded before its hold is appended",
@@ -344,12 +356,12 @@ MUTATIONS = {
         "a lease in doubt commits after its epoch was closed",
         lease_after_close,
         _ONE | _faults("in_doubt", "kill_control", "kill_host"),
-        first_seed=12,
+        first_seed=59,
     ),
     "no_tickets": Mutation(
         "near the end everybody leases and hands back at once, in no order",
         no_tickets,
-        _ONE | {"workers": 2} | _faults(),
+        _TWO | _faults(),
     ),
 }
 

@@ -16,9 +16,10 @@ from zlib import crc32
 from db.journal_files import HEADER_BYTES, list_journals
 from db.journal_reader import JournalReader
 from db.journal_records import DECODERS, Hold, Segment, Settle
+from db.notifications import Listener
 from tests.simulation.chaos import Chaos
 from tests.simulation.clients import KEY, ClientConnection, SimCall, a_call
-from tests.simulation.database import Server, SimDatabase
+from tests.simulation.database import Notifications, Server, SimDatabase
 from tests.simulation.ending import end
 from tests.simulation.host import Host
 from tests.simulation.invariants import Invariants, Violation
@@ -103,9 +104,10 @@ class World:
 
     def _on_error(self, context: dict[str, Any]) -> None:
         exc = context.get("exception")
-        if isinstance(exc, Violation):
-            self.failure = self.failure or exc
-            return
+        for each in (exc, exc.__cause__, exc.__context__) if exc is not None else ():
+            if isinstance(each, Violation):
+                self.failure = self.failure or each
+                return
         shown = "".join(traceback.format_exception(exc)[-4:]) if exc is not None else ""
         self.fail(f"unexpected: {context.get('message')}: {shown}")
 
@@ -151,6 +153,11 @@ class World:
         ours.attach(protocol)
         return ours, protocol
 
+    async def _listen(self) -> Notifications:
+        """A control begins to listen to what other hosts tell it."""
+        await asyncio.sleep(self.loop.latency())
+        return Notifications(self.database)
+
     # --- running
 
     def run(self) -> None:
@@ -158,6 +165,9 @@ class World:
         with ExitStack() as stack:
             stack.enter_context(self._logging())
             stack.enter_context(mock.patch("db.registry.database_now_ms", self.database.julianday))
+            for module in ("db.ledger_leases", "db.catalog"):
+                stack.enter_context(mock.patch(f"{module}.notify", self.database.notify))
+            stack.enter_context(mock.patch.object(Listener, "_connect", self._listen))
             stack.enter_context(self.kernel.in_force())
             stack.enter_context(self.loop.running())
             try:
