@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ def find_postgres() -> Path | None:
         return Path(found).resolve().parent
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     return versions[-1].parent if versions else None
+
+
+START_S_MAX = 20.0
 
 
 class Postgres:
@@ -70,11 +74,21 @@ class Postgres:
         self._run("dropdb", "-h", str(self._directory), "-U", "tollkeeper", "-f", database)
 
     def start(self) -> None:
-        """Again, after `pause` or `kill`; it accepts connections when this returns."""
-        self._run(
-            "pg_ctl", "-D", str(self._data), "-l", str(self._directory / "log"), "-w",
-            "-o", f"{self.SETTINGS} -k {self._directory}", "start",
-        )  # fmt: skip
+        """Again, after `pause` or `kill`; it accepts connections when this returns. After a kill
+        it refuses as long as a process of its former life is not gone."""
+        deadline = time.monotonic() + START_S_MAX
+        while True:
+            try:
+                self._run(
+                    "pg_ctl", "-D", str(self._data), "-l", str(self._directory / "log"), "-w",
+                    "-o", f"{self.SETTINGS} -k {self._directory}", "start",
+                )  # fmt: skip
+            except subprocess.CalledProcessError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
 
     def pause(self) -> None:
         """Stop it as a restart would: connections are ended, what was committed is kept."""

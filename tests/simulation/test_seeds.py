@@ -1,4 +1,4 @@
-"""A few hundred worlds; `make simulate SEEDS=0-100000` tries more."""
+"""A hundred worlds; `make simulate SEEDS=0-100000` tries more."""
 
 import os
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.simulation.runner import clean, run_seed
 
-SEEDS = int(os.environ.get("TOLLKEEPER_SEEDS", "200"))
+SEEDS = int(os.environ.get("TOLLKEEPER_SEEDS", "100"))
 SEEDS_PER_TEST = 10
 
 
