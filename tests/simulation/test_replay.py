@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,16 @@ clean()
 """
 
 
+def digests(seeds: Iterable[int], hash_seed: int) -> list[int]:
+    """Of these worlds, in a process of their own, as `make simulate` runs them."""
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, *map(str, seeds)],
+        cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": str(hash_seed)}, check=True,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    return [int(digest) for digest in done.stdout.split()]
+
+
 @pytest.fixture(scope="module", autouse=True)
 def scratch():
     yield
@@ -27,13 +38,7 @@ def scratch():
 
 
 def test_a_seed_replays_in_another_process() -> None:
-    here = [run_seed(seed).digest for seed in reversed(SEEDS)]
-    there = subprocess.run(
-        [sys.executable, "-c", CODE, *map(str, SEEDS)],
-        cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": "4711"}, check=True,
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert [int(digest) for digest in there.stdout.split()] == here[::-1]
+    assert digests(SEEDS, 4711) == digests(SEEDS[::-1], 1)[::-1]
 
 
 def test_different_seeds_are_different_worlds() -> None:
