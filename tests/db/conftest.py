@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db import schema
 from db.engine import open_engine
-from tests.databases import Postgres, find_postgres
+from tests.databases import EmptiedDatabases, Postgres, find_postgres
 from tests.db.books import Books, clean_books
 
 TEMPLATE = "migrated"
@@ -35,6 +35,11 @@ def postgres() -> Iterator[Postgres]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres: Postgres) -> EmptiedDatabases:
+    return EmptiedDatabases(postgres, TEMPLATE)
 
 
 @pytest.fixture(scope="session")
@@ -64,19 +69,17 @@ def empty_url(
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(
-    request: pytest.FixtureRequest, tmp_path: Path, database_names: Iterator[str]
-) -> Iterator[str]:
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of a migrated database."""
     if request.param == "sqlite":
         path = tmp_path / "ledger.db"
         shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
         yield f"sqlite+aiosqlite:///{path}"
         return
-    server: Postgres = request.getfixturevalue("postgres")
-    name = next(database_names)
-    yield server.create(name, TEMPLATE)
-    server.drop(name)
+    databases: EmptiedDatabases = request.getfixturevalue("migrated_postgres")
+    url = databases.take()
+    yield url
+    databases.give_back(url)
 
 
 @pytest.fixture
