@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.mutations import applied
-from tests.simulation.runner import Finding, clean, run_seed, run_seeds
+from tests.simulation.runner import Finding, alone, clean, run_seed, run_seeds
 
 SEEDS = (3, 12, 27, 44)
 ROOT = Path(__file__).parents[2]
 CODE = """
 import sys
-from tests.simulation.runner import clean, run_seed
+from tests.simulation.runner import alone, clean, run_seed
 print(*[run_seed(int(seed)).digest for seed in sys.argv[1:]])
 clean()
 """
@@ -33,6 +33,7 @@ def digests(seeds: Iterable[int], hash_seed: int) -> list[int]:
 
 @pytest.fixture(scope="module", autouse=True)
 def scratch():
+    alone()
     yield
     clean()
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.simulation.runner import clean, run_seed
+from tests.simulation.runner import alone, clean, run_seed
 
 SEEDS = int(os.environ.get("TOLLKEEPER_SEEDS", "100"))
 SEEDS_PER_TEST = 10
@@ -12,6 +12,7 @@ SEEDS_PER_TEST = 10
 
 @pytest.fixture(scope="module", autouse=True)
 def scratch():
+    alone()
     yield
     clean()
 
