@@ -15,7 +15,7 @@ SEEDS = (3, 12, 27, 44)
 ROOT = Path(__file__).parents[2]
 CODE = """
 import sys
-from tests.simulation.runner import alone, clean, run_seed
+from tests.simulation.runner import clean, run_seed
 print(*[run_seed(int(seed)).digest for seed in sys.argv[1:]])
 clean()
 """
