@@ -16,6 +16,7 @@ from tests.processes import Serving, is_alive, wait_for
 
 SEED = int(os.environ.get("TOLLKEEPER_SEED", "20261121"))
 KILLS = 5
+CLIENTS = 8
 CALLS_BETWEEN = (20, 120)  # completed between two kills
 
 Row = dict[str, Any]
@@ -90,7 +91,7 @@ def test_killed_five_times_in_a_row(
 ) -> None:
     moments = random.Random(f"{SEED} {kill.__name__}")
     with Serving(tmp_path, provider.url) as serving:
-        with Load(serving.url, provider, seed=SEED) as load:
+        with Load(serving.url, provider, clients=CLIENTS, seed=SEED) as load:
             for _ in range(KILLS):
                 load.wait_completed(moments.randint(*CALLS_BETWEEN))
                 kill(serving)

@@ -2,14 +2,16 @@
 
 import argparse
 import gc
+import os
 import shutil
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +25,32 @@ class Finding(AssertionError):
     """A seed that failed, with its last steps."""
 
 
-@cache
+_scratch: Path | None = None
+
+
 def scratch() -> Path:
     """In memory where there is such a place: nothing here has to survive."""
-    memory = Path("/dev/shm")
-    parent = str(memory) if memory.is_dir() else None
-    path = Path(tempfile.mkdtemp(prefix="tollkeeper-simulation-", dir=parent))
-    (path / "tables").mkdir()
-    a_table(path / "tables", effective_from="2026-01-01")
-    return path
+    global _scratch  # noqa: PLW0603 - one for all worlds of a process, and of its children
+    if _scratch is None:
+        memory = Path("/dev/shm")
+        parent = str(memory) if memory.is_dir() else None
+        _scratch = Path(tempfile.mkdtemp(prefix="tollkeeper-simulation-", dir=parent))
+        (_scratch / "tables").mkdir()
+        a_table(_scratch / "tables", effective_from="2026-01-01")
+    return _scratch
+
+
+def share(directory: Path) -> None:
+    """Use what another process has made."""
+    global _scratch  # noqa: PLW0603
+    _scratch = directory
 
 
 def clean() -> None:
-    shutil.rmtree(scratch(), ignore_errors=True)
-    scratch.cache_clear()
+    global _scratch  # noqa: PLW0603
+    if _scratch is not None:
+        shutil.rmtree(_scratch, ignore_errors=True)
+    _scratch = None
 
 
 def alone() -> None:
@@ -75,26 +89,37 @@ def seeds_of(text: str) -> range:
     return range(int(first), int(last or first) + 1)
 
 
+def try_seed(seed: int) -> str:
+    """What was found, or nothing."""
+    try:
+        run_seed(seed)
+    except Finding as finding:
+        return str(finding)
+    return ""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--all", action="store_true", help="go on after a finding")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N")
     parser.add_argument("seeds", type=seeds_of, nargs="?", default=range(200), help="7 or 0-1000")
     options = parser.parse_args()
-    began, findings = time.monotonic(), 0
+    began, done, findings = time.monotonic(), 0, 0
+    pool = ProcessPoolExecutor(
+        min(options.processes, len(options.seeds)), get_context("spawn"), share, (scratch(),)
+    )
     try:
-        for done, seed in enumerate(options.seeds, 1):
-            try:
-                run_seed(seed)
-            except Finding as finding:
+        for done, finding in enumerate(pool.map(try_seed, options.seeds), 1):
+            if finding:
                 findings += 1
-                shown = str(finding).splitlines()[0] if options.all else str(finding)
-                sys.stdout.write(f"\n{shown}\n")
+                sys.stdout.write(f"\n{finding.splitlines()[0] if options.all else finding}\n")
                 if not options.all:
                     break
             if sys.stderr.isatty() or done % 100 == 0:
                 rate = done / (time.monotonic() - began)
                 sys.stderr.write(f"\r{done} of {len(options.seeds)} seeds, {rate:.1f} a second")
     finally:
+        pool.shutdown(cancel_futures=True)
         clean()
     sys.stdout.write(f"\n{done} seeds, {findings or 'no'} finding{'s' if findings > 1 else ''}\n")
     return 1 if findings else 0
