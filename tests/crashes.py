@@ -87,12 +87,18 @@ KINDS: dict[str, Callable[[Serving, random.Random], None]] = {
 
 
 def deaths(
-    serving: Serving, provider: Provider, *, count: int, seed: int, stop_at: float = float("inf")
+    serving: Serving,
+    provider: Provider,
+    *,
+    count: int,
+    seed: int,
+    clients: int = 8,
+    stop_at: float = float("inf"),
 ) -> Deaths:
     """`count` times kill -9 at random moments of mixed load, then a stop in order. Ends earlier
     at the moment `stop_at` of the monotonic clock."""
     chance, kinds = random.Random(seed), Counter[str]()
-    with Load(serving.url, provider, seed=seed) as load:
+    with Load(serving.url, provider, clients=clients, seed=seed) as load:
         load.wait_completed(SERVED, 60)
         for _ in range(count):
             time.sleep(chance.uniform(*PAUSE_S))
@@ -124,7 +130,7 @@ class Outage:
 
 
 def outages(
-    fleet: Fleet, provider: Provider, server: Postgres, *, down_s: float, clients: int = 16
+    fleet: Fleet, provider: Provider, server: Postgres, *, down_s: float, clients: int = 8
 ) -> Outage:
     """Under load the server is stopped for `down_s`, started, killed with -9, and started again."""
     (serving,) = fleet.hosts

@@ -102,7 +102,9 @@ def _die(runs: int, seed: int, stop_at: float) -> None:
             tempfile.TemporaryDirectory() as directory,
             Serving(Path(directory), provider.url, server={"workers": 2}) as serving,
         ):
-            found = deaths(serving, provider, count=count, seed=seed + number, stop_at=stop_at)
+            found = deaths(
+                serving, provider, count=count, seed=seed + number, clients=32, stop_at=stop_at
+            )
         number += 1
         kinds += found.kinds
         endings += found.endings
@@ -121,7 +123,7 @@ def _outage(down_s: float) -> None:
     ):
         url = server.create("soak")
         with Fleet(Path(directory), provider.url, workers=2, url=url) as fleet:
-            found = outages(fleet, provider, server, down_s=down_s)
+            found = outages(fleet, provider, server, down_s=down_s, clients=16)
     _say(
         f"| outage | {down_s:.0f} s without PostgreSQL, then kill -9 of it | {found.completed} "
         f"calls completed, {found.during} of them without it | refused {_shown(found.refused)}; "
