@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from db.threads import Threads
+from db.threads import RELIEF_S, STARVED_S, Threads
 
 NICE = os.getpriority(os.PRIO_PROCESS, 0)
 LOWER = min(NICE + 3, 19)
@@ -34,6 +34,22 @@ async def test_in_a_hurry_it_runs_at_normal_priority_and_goes_back_after(threads
     assert await threads.run(nice_here) == NICE
     threads.hurry = False
     assert await threads.run(nice_here) == LOWER
+
+
+async def test_work_that_starves_runs_at_normal_priority_for_a_while():
+    now = 100.0
+    threads = Threads(LOWER, monotonic=lambda: now)
+
+    def slow():
+        nonlocal now
+        now += STARVED_S + 0.01
+        return nice_here()
+
+    assert await threads.run(slow) == LOWER
+    assert await threads.run(nice_here) == NICE
+    now += RELIEF_S + 0.01
+    assert await threads.run(nice_here) == LOWER
+    threads.close()
 
 
 async def test_without_a_priority_all_work_has_the_same_thread():
