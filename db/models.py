@@ -29,6 +29,7 @@ from db.models_costs import (
     PriceVersion,
     ProviderObject,
     Repricing,
+    Retention,
     UsageCost,
 )
 from db.models_ledger import (
@@ -37,6 +38,7 @@ from db.models_ledger import (
     Epoch,
     JournalOffset,
     Lease,
+    PrunedCharges,
     Window,
 )
 
@@ -60,7 +62,9 @@ __all__ = [
     "Project",
     "ProjectBudget",
     "ProviderObject",
+    "PrunedCharges",
     "Repricing",
+    "Retention",
     "Revision",
     "Team",
     "TeamBudget",

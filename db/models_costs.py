@@ -140,6 +140,9 @@ class Repricing(Base):
     read_call_id: Mapped[bytes | None] = mapped_column(LargeBinary(16))  # None: none yet
     calls_adjusted: Mapped[int] = mapped_column(BigInteger, default=0)
     adjusted_nano: Mapped[int] = mapped_column(BigInteger, default=0)
+    # Of these, what retention has removed.
+    pruned_calls: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    pruned_nano: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
 
 
 class CostAdjustment(Base):
@@ -168,7 +171,8 @@ class ProviderObject(Base):
     object_id: Mapped[str] = mapped_column(String(128))
     noted_at_ms: Mapped[int] = mapped_column(BigInteger, index=True)
     requests: Mapped[dict[str, Any] | None] = mapped_column(Json)  # of a file: what bounds them
-    batch_id: Mapped[int | None] = _ref("ai_provider_objects.id")  # of a file: it has the results
+    # Of a file: it has the results. Few are, so the index is partial, as that of `adjusts`.
+    batch_id: Mapped[int | None] = _ref("ai_provider_objects.id", index=True)
     estimate: Mapped[dict[str, Any] | None] = mapped_column(Json)  # usage, if no reply ever tells
     result: Mapped[dict[str, Any] | None] = mapped_column(Json)
     call_id: Mapped[bytes | None] = _call_ref(unique=True)
@@ -192,3 +196,15 @@ class CostValidation(Base):
     provider_nano: Mapped[int] = mapped_column(BigInteger)
     threshold_percent: Mapped[str] = mapped_column(String(16))
     exceeds: Mapped[bool]
+
+
+class Retention(Base):
+    """One run of removing calls before a horizon. The latest horizon is in force from its begin."""
+
+    __tablename__ = "ai_retentions"
+    id: Mapped[int] = _id()
+    horizon_ms: Mapped[int] = mapped_column(BigInteger)
+    begun_at_ms: Mapped[int] = mapped_column(BigInteger)
+    finished_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    calls: Mapped[int] = mapped_column(BigInteger)
+    cost_nano: Mapped[int] = mapped_column(BigInteger)  # of all their rows

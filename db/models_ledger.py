@@ -4,6 +4,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     String,
@@ -47,7 +48,11 @@ class Epoch(Base):
 
 class Lease(Base):
     __tablename__ = "ai_budget_leases"
-    __table_args__ = (CheckConstraint("spent <= granted", name="spent"),)
+    __table_args__ = (
+        CheckConstraint("spent <= granted", name="spent"),
+        # Hardly any lease has a ticket. The migration makes the index partial, see `UsageCost`.
+        Index("ix_ai_budget_leases_ticket", "ticket"),
+    )
     window_id: Mapped[int] = _ref("ai_budget_windows.id", primary_key=True)
     epoch_id: Mapped[int] = _ref("ai_control_epochs.id", primary_key=True, index=True)
     granted: Mapped[int] = mapped_column(BigInteger, default=0)
@@ -79,4 +84,21 @@ class ChargeSetWindow(Base):
     charge_set_id: Mapped[int] = mapped_column(
         BigId, ForeignKey("ai_charge_sets.id", ondelete="CASCADE"), primary_key=True
     )
-    window_id: Mapped[int] = _ref("ai_budget_windows.id", primary_key=True, index=True)
+    window_id: Mapped[int] = _ref("ai_budget_windows.id", primary_key=True)
+
+
+class PrunedCharges(Base):
+    """What cost rows that were removed had charged to a set of windows, so that these can still be
+    added up: all of it, of rows flagged as overage, of adjustments upwards; by unit."""
+
+    __tablename__ = "ai_pruned_charges"
+    charge_set_id: Mapped[int] = _ref("ai_charge_sets.id", primary_key=True)
+    usd: Mapped[int] = mapped_column(BigInteger)
+    tokens: Mapped[int] = mapped_column(BigInteger)
+    requests: Mapped[int] = mapped_column(BigInteger)
+    flagged_usd: Mapped[int] = mapped_column(BigInteger)
+    flagged_tokens: Mapped[int] = mapped_column(BigInteger)
+    flagged_requests: Mapped[int] = mapped_column(BigInteger)
+    raised_usd: Mapped[int] = mapped_column(BigInteger)
+    raised_tokens: Mapped[int] = mapped_column(BigInteger)
+    raised_requests: Mapped[int] = mapped_column(BigInteger)

@@ -22,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.models import CostValidation, ModelCost, UsageCost
+from db.retention import require_rows
 from db.statements import table_of
 from pricing.exports import TOOL, Export
 from pricing.money import NANO_PER_USD, nano_from_atto
@@ -89,7 +90,10 @@ async def compare(
     names: Names,
 ) -> list[Comparison]:
     """Every model of either side, each day the export speaks of, in order. `providers`: names of
-    the configuration; none: all. A day on which the export does not tell models is one line."""
+    the configuration; none: all. A day on which the export does not tell models is one line.
+    Raises ReportError where the ledger's calls of a day were removed."""
+    if export.days:
+        await require_rows(connection, _ms(export.days[0]), "reconciling")
     theirs: dict[Key, Spent] = {}
     for (day, model), nano in export.nano.items():
         _add(theirs, (day, names.of(model)), Spent(0, nano))

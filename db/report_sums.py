@@ -23,6 +23,7 @@ from db.report_dimensions import (
 )
 from db.report_filters import Filters
 from db.report_periods import Periods
+from db.retention import require_rows
 from pricing.money import usd_from_nano
 
 # cost_usd is net: original_usd plus adjustment_usd. What providers reported in replies, and that
@@ -74,12 +75,14 @@ async def sums(
 
     With `periods`, which cover the filters' time, the first part of a key is a period's number.
     Whole hours are read from rollups where these have the dimensions and no period begins within
-    an hour of UTC; the rest from cost rows. Raises ReportError.
+    an hour of UTC; the rest from cost rows, while these are there. Raises ReportError.
     """
     check_dimensions(by)
     dimensions = {*by, *filters.where}
     found: dict[tuple[Any, ...], list[int]] = {}
     for part in _parts(dimensions, filters, periods):
+        if part.source is ROWS:
+            await require_rows(connection, part.since_ms, "this report")
         query = await _sums_query(connection, by, part, filters, periods)
         width = len(by) + (periods is not None)
         for row in await connection.execute(query.limit(GROUPS_MAX + 1)):

@@ -32,6 +32,7 @@ from db.models import (
 from db.report_dimensions import ROWS, TOKENS
 from db.report_filters import Filters, parse_time_range
 from db.report_sums import GROUP_FIELDS, USD_FIELDS, conditions, grouped
+from db.retention import require_rows
 from db.streaming import stream
 from pricing.money import usd_from_atto, usd_from_nano
 
@@ -68,6 +69,7 @@ async def calls(
     more: `adjusts`, the request id of the call, and `previous_price_version`. The call's own row
     stays as it was. Raises ReportError.
     """
+    await require_rows(connection, filters.since_ms, "a list of calls")
     query = _calls_query().where(*await conditions(connection, ROWS, filters))
     query = query.order_by(UsageCost.at_ms, UsageCost.call_id)
     async with aclosing(stream(connection, query)) as rows:

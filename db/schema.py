@@ -19,7 +19,7 @@ from db.errors import DatabaseUnusable, SchemaMismatch
 from db.schema_diff import differences
 
 # Oldest first; a test compares them with the migration scripts.
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 HEAD = REVISIONS[-1]
 MIGRATIONS = Path(__file__).parent / "migrations"
 LOCK = 0x746F6C6C  # PostgreSQL advisory lock: one migration at a time
@@ -131,6 +131,8 @@ async def _migrate(engine: AsyncEngine, revision: str, direction: str) -> None:
     from alembic.config import Config  # noqa: PLC0415
     from alembic.util import CommandError  # noqa: PLC0415
 
+    from db.migrations import online  # noqa: PLC0415
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
@@ -141,6 +143,8 @@ async def _migrate(engine: AsyncEngine, revision: str, direction: str) -> None:
         getattr(command, direction)(config, revision)
 
     await ping(engine)
+    if direction == "upgrade" and engine.dialect.name == "postgresql":
+        await online.prepare(engine)
     async with _migrating(engine) as connection:
         try:
             await connection.run_sync(run)

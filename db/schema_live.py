@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, inspect, text
 
 
 class LiveColumn(NamedTuple):
@@ -77,22 +77,30 @@ def _sqlite(connection: Connection) -> dict[str, LiveTable]:
     return tables
 
 
+def partitions(connection: Connection) -> set[str]:
+    """Of PostgreSQL, where each is listed as a table, too."""
+    query = text("SELECT relname FROM pg_class WHERE relispartition")
+    return set(connection.execute(query).scalars())
+
+
 def _reflected(connection: Connection) -> dict[str, LiveTable]:
     inspector = inspect(connection)
     tables: dict[str, LiveTable] = {}
-    for table, columns in _by_table(inspector.get_multi_columns()).items():
+    names = sorted(set(inspector.get_table_names()) - partitions(connection))
+    for table, columns in _by_table(inspector.get_multi_columns(filter_names=names)).items():
         live = tables[table] = LiveTable()
         for column in columns:
             kind = column["type"].compile(connection.dialect)
             required = not column["nullable"] and column["default"] is None
             live.columns[column["name"]] = LiveColumn(kind, column["nullable"], required)
-    for table, primary in _by_table(inspector.get_multi_pk_constraint()).items():
+    for table, primary in _by_table(inspector.get_multi_pk_constraint(filter_names=names)).items():
         tables[table].primary_key = tuple(primary["constrained_columns"])
-    for table, keys in _by_table(inspector.get_multi_foreign_keys()).items():
+    for table, keys in _by_table(inspector.get_multi_foreign_keys(filter_names=names)).items():
         tables[table].foreign_keys = {_foreign_key(key) for key in keys}
-    for table, uniques in _by_table(inspector.get_multi_unique_constraints()).items():
-        tables[table].uniques = {frozenset(unique["column_names"]) for unique in uniques}
-    for table, indexes in _by_table(inspector.get_multi_indexes()).items():
+    uniques = inspector.get_multi_unique_constraints(filter_names=names)
+    for table, found in _by_table(uniques).items():
+        tables[table].uniques = {frozenset(unique["column_names"]) for unique in found}
+    for table, indexes in _by_table(inspector.get_multi_indexes(filter_names=names)).items():
         tables[table].indexes = {tuple(index["column_names"]) for index in indexes}
     return tables
 

@@ -5,12 +5,18 @@ a whole transaction costs one hop between threads instead of one per statement.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 
 from db.engine import open_engine, open_sqlite_writer
 from db.errors import reason
@@ -21,6 +27,7 @@ T = TypeVar("T")
 Work = Callable[[Connection], T]
 
 # Class 40: serialization failures and deadlocks. 55P03: lock not available. 57: going down.
+ATTEMPTS_MAX = 5
 RETRYABLE_SQLSTATES = ("40", "53", "55P03", "57", "08")
 
 
@@ -44,6 +51,22 @@ def is_retryable(error: BaseException) -> bool:
         return True
     state = getattr(error.orig, "sqlstate", None) or ""
     return state.startswith(RETRYABLE_SQLSTATES)
+
+
+async def with_retries(work: Callable[[], Awaitable[T]], attempts: int = ATTEMPTS_MAX) -> T:
+    """`work` is one transaction. Whatever is gone the next moment, a lock, a deadlock, a conflict,
+    is tried again a few times; raises what the last attempt raised."""
+    retrying = AsyncRetrying(
+        retry=retry_if_exception(is_retryable),
+        stop=stop_after_attempt(attempts),
+        wait=wait_random_exponential(multiplier=0.05, max=2.0),
+        reraise=True,
+    )
+
+    async def tried() -> T:  # tenacity awaits what it recognises as a coroutine function
+        return await work()
+
+    return await retrying(tried)
 
 
 def open_transactions(url: str, threads: Threads | None = None) -> Transactions:

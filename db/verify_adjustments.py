@@ -84,7 +84,7 @@ async def check_repricings(connection: AsyncConnection) -> AsyncGenerator[Findin
     )
     async for row in stream(connection, query):
         said = (row.calls_adjusted, row.adjusted_nano)
-        found = (int(row.calls or 0), int(row.nano or 0))
+        found = (row.pruned_calls + int(row.calls or 0), row.pruned_nano + int(row.nano or 0))
         if said != found:
             message = f"says {said[0]} calls, {said[1]} nano-USD; its rows {found[0]}, {found[1]}"
             yield Finding("I5", f"repricing {row.id}", message)

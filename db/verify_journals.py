@@ -15,6 +15,7 @@ from db.journal_files import segments
 from db.journal_reader import JournalReader
 from db.journal_records import Settle
 from db.models import JournalOffset, UsageCost
+from db.retention import first_id, read_horizon
 from db.verify_types import Finding, call_name
 from pricing.money import usd_from_nano
 
@@ -24,12 +25,15 @@ CALLS_PER_QUERY = 1_000
 async def check_journals(
     connection: AsyncConnection, directory: Path
 ) -> AsyncGenerator[Finding, None]:
+    bound = first_id(await read_horizon(connection))
     for row in (await connection.execute(select(JournalOffset.__table__))).all():
         numbers = segments(directory, row.journal_id)
         if not numbers:
             continue  # of another host, or read long ago and deleted
         settled: dict[bytes, int | None] = {}
         for call_id, nano in _drained(directory, row, numbers[0]):
+            if call_id < bound:
+                continue  # removed long ago
             settled[call_id] = nano
             if len(settled) == CALLS_PER_QUERY:
                 async for finding in _compare(connection, row.journal_id, settled):

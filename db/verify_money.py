@@ -3,25 +3,15 @@
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
-from sqlalchemy import and_, case, func, select
+from sqlalchemy import func, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
-from db.journal_records import FLAGS_OVERAGE
-from db.models import Budget, ChargeSetWindow, Epoch, Lease, UsageCost, Window
+from db.models import Budget, ChargeSetWindow, Epoch, Lease, PrunedCharges, UsageCost, Window
 from db.streaming import stream
+from db.verify_charges import FLAGGED, SUMS, row_sums
 from db.verify_types import Finding, call_name
 from pricing.money import usd_from_nano
-
-FLAGGED = and_(UsageCost.flags.bitwise_and(FLAGS_OVERAGE) != 0, UsageCost.adjusts.is_(None))
-
-# What a row charges to a window, by the unit of the window's budget.
-CHARGES = {
-    "usd": UsageCost.cost_nano,
-    "tokens": UsageCost.charged_tokens,
-    "requests": UsageCost.charged_requests,
-}
-SUMS = (*CHARGES, *(f"{kind}_{unit}" for kind in ("flagged", "raised") for unit in CHARGES))
 
 
 async def check_windows(connection: AsyncConnection) -> AsyncGenerator[Finding, None]:
@@ -35,27 +25,11 @@ async def check_windows(connection: AsyncConnection) -> AsyncGenerator[Finding, 
 def _windows_query() -> Any:
     """Each window with the sums of its leases and of the rows charged to it.
 
-    Rows are summed per charge set first: few sets, many rows.
+    Rows are summed per charge set first: few sets, many rows. Those that were removed left sums.
     """
-    sets = (
-        select(
-            UsageCost.charge_set_id,
-            *(func.sum(column).label(unit) for unit, column in CHARGES.items()),
-            *(
-                func.sum(case((FLAGGED, column), else_=0)).label(f"flagged_{unit}")
-                for unit, column in CHARGES.items()
-            ),
-            *(
-                func.sum(
-                    case((and_(UsageCost.adjusts.is_not(None), column > 0), column), else_=0)
-                ).label(f"raised_{unit}")
-                for unit, column in CHARGES.items()
-            ),
-        )
-        .where(UsageCost.charge_set_id.is_not(None))
-        .group_by(UsageCost.charge_set_id)
-        .subquery()
-    )
+    rows = row_sums().group_by(UsageCost.charge_set_id)
+    carried = select(PrunedCharges.charge_set_id, *(getattr(PrunedCharges, name) for name in SUMS))
+    sets = union_all(rows, carried).subquery()
     charges = (
         select(
             ChargeSetWindow.window_id,

@@ -22,6 +22,7 @@ from db.report_filters import Filters
 from db.report_sums import conditions
 from db.repricing_prices import decode_usage
 from db.repricing_read import Selection, StoredCall, read_page
+from db.retention import require_rows
 from pricing.book import PriceBook
 from pricing.calculator import ceiling_cost, cost
 from pricing.price import Price
@@ -67,6 +68,8 @@ async def what_if(
             raise ReportError(
                 f"no price for {model!r}: name it PROVIDER/MODEL, as in `prices show`"
             )
+    async with reader(engine).connect() as connection:
+        await require_rows(connection, filters.since_ms, "what-if")
     found: dict[Key, Repriced] = {}
     selection = Selection(filters.since_ms, filters.until_ms or until_ms)
     async for call, group in _calls(engine, selection, by, filters):

@@ -20,6 +20,7 @@ from db.report_filters import parse_time_range
 from db.repricing import Diff, Repricer, Sums, Wanted
 from db.repricing_prices import NewPrices
 from db.repricing_read import Selection
+from db.retention import require_rows
 from db.transactions import open_transactions
 from pricing.money import usd_from_nano
 from proxy.cli import Invocation, pass_invocation
@@ -136,6 +137,7 @@ async def _repricer(
     async with opened(config) as engine:
         async with reader(engine).connect() as connection:
             wanted = await _wanted(connection, asked, now_ms)
+            await require_rows(connection, wanted.selection.since_ms, "repricing")
             target = await find_version(connection, asked.version, config.pricing)
             prices = await NewPrices.load(connection, target, _price_names(config))
         yield engine, Repricer(engine, prices, wanted), prices

@@ -3,8 +3,12 @@ show that it lives."""
 
 import logging
 
+from sqlalchemy.exc import DBAPIError
+
+from db.errors import reason
 from db.journal import JournalError
 from db.ledger_types import JournalState
+from db.partitions import make_ahead
 from proxy.config import Journal
 from proxy.control.opening import Parts
 from proxy.control.session import Session
@@ -55,3 +59,17 @@ async def show_life(parts: Parts, now_ms: int) -> None:
         log.warning("this clock and the database's are %d ms apart", skew_ms)
     for epoch_id in await parts.ledger.mark_lost(HOST_TIMEOUT_MS):
         log.warning("epoch %d is lost: its host has not been seen", epoch_id)
+
+
+async def make_partitions(parts: Parts, now_ms: int) -> None:
+    """For months to come, where cost rows lie in partitions. One that cannot be made is no harm:
+    its rows go where those of no month are, and it is tried again."""
+    if parts.transactions.dialect != "postgresql":
+        return
+    try:
+        made = await parts.transactions.run(lambda connection: make_ahead(connection, now_ms))
+    except DBAPIError as exc:
+        log.warning("a partition of cost rows cannot be made: %s", reason(exc))
+    else:
+        for name in made:
+            log.info("partition %s made", name)

@@ -22,7 +22,7 @@ from db.transactions import is_retryable
 from pricing.table import TABLES_DIR
 from proxy.config import Config
 from proxy.control import snapshots
-from proxy.control.chores import follow, set_pace, show_life, tidy_disk
+from proxy.control.chores import follow, make_partitions, set_pace, show_life, tidy_disk
 from proxy.control.clock import Clock, Due
 from proxy.control.export import open_export
 from proxy.control.metrics import Counts
@@ -40,6 +40,7 @@ EPOCHS_S = 1.0  # epochs of former lives are closed this soon after their last j
 SEEN_S = 5.0  # the epoch shows this often that it lives
 DISK_S = 5.0
 HOUSEKEEPING_S = 60.0
+PARTITIONS_S = 3600.0
 NOTIFIED = {CATALOG: ("revision",), TICKETS: ("tickets",)}  # what is due then; else both
 SLOW_TURN_S = 2.0  # a turn that takes longer is an outage to those who wait for it
 OUTAGE_WAIT_S_MAX = 2.0
@@ -286,6 +287,8 @@ class Control:
             await show_life(parts, self.clock.now_ms())
         if self._due.now("housekeeping", HOUSEKEEPING_S):
             await parts.objects.housekeeping(self.clock.now_ms())
+        if self._due.now("partitions", PARTITIONS_S):
+            await make_partitions(parts, self.clock.now_ms())
 
     # --- snapshots
 
