@@ -8,7 +8,6 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from db.engine import open_engine, reader
-from db.threads import Threads
 from db.transactions import Transactions, open_transactions
 
 T = TypeVar("T")
@@ -35,7 +34,8 @@ class Store:
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction. Raises what the database raises."""
         if self._transactions is None:
-            self._transactions = open_transactions(self._url, Threads(self._nice))
+            # Not at a low priority: the flush would wait for whoever has SQLite's lock.
+            self._transactions = open_transactions(self._url)
         return await self._transactions.run(work)
 
     async def close(self) -> None:
