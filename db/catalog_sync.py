@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, or_, select, update
 
+from db.alert_configs import sync_alert_configs
 from db.catalog_budgets import sync_budgets
 from db.catalog_types import Declared, DeclaredKey
 from db.errors import CatalogError
@@ -49,7 +50,9 @@ def sync_config(connection: Connection, declared: Declared, now_ms: int) -> bool
     sync.keys(
         [_key_values(key, organizations, team_ids, projects, user_ids) for key in declared.keys]
     )
-    return sync_budgets(connection, declared.budgets, now_ms) or sync.changed
+    changed = sync_budgets(connection, declared.budgets, now_ms)
+    sync_alert_configs(connection)
+    return changed or sync.changed
 
 
 def check_names(declared: Declared) -> None:

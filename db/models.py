@@ -7,6 +7,7 @@ child has no meaning of its own.
 """
 
 from db.model_base import Base
+from db.models_alerts import Alert, AlertConfig, AlertDelivery
 from db.models_catalog import (
     ApiKey,
     Budget,
@@ -43,6 +44,9 @@ from db.models_ledger import (
 )
 
 __all__ = [
+    "Alert",
+    "AlertConfig",
+    "AlertDelivery",
     "ApiKey",
     "Base",
     "Budget",

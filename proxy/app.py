@@ -11,6 +11,7 @@ from proxy.channel import LocalChannel
 from proxy.client import AsgiClient, Receive, Scope, Send
 from proxy.config import Config
 from proxy.config_loader import load
+from proxy.control.alerts.alerting import Alerting
 from proxy.control.clock import SYSTEM_CLOCK
 from proxy.control.control import Control
 from proxy.control.opening import middleware_of
@@ -34,6 +35,7 @@ class Tollkeeper:
         self._now_s = now_s
         self.control = Control(config, SYSTEM_CLOCK)
         self.gateway: Gateway | None = None
+        self._alerting: Alerting | None = None
         self._worker: Worker | None = None
         self._ending: asyncio.Task[None] | None = None
         self._app: App = self._enter
@@ -53,6 +55,8 @@ class Tollkeeper:
         self.control.connect(theirs)
         self.gateway = await self._worker.start()
         self._ending = asyncio.create_task(self._end(self._worker))
+        self._alerting = Alerting(self.control)
+        self._alerting.start()
 
     async def _end(self, worker: Worker) -> None:
         await worker.wait_over()
@@ -60,6 +64,8 @@ class Tollkeeper:
 
     async def stop(self) -> None:
         """Finish what is in flight, commit everything, give the money back."""
+        if self._alerting is not None:
+            await self._alerting.close()
         await self.control.stop()
         if self._ending is not None:
             await self._ending

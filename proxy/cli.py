@@ -29,6 +29,7 @@ COMMANDS = {
     "report": ("proxy.cli_report", "What was spent, by call or grouped."),
     "keys": ("proxy.cli_keys", "Make, list, revoke and rotate API keys."),
     "budgets": ("proxy.cli_budgets", "List budgets, explain what one would say to a call."),
+    "alerts": ("proxy.cli_alerts", "List alerts, send one through every channel."),
     "prices": ("proxy.cli_prices", "List, show, compare, import price tables; reprice calls."),
     "reconcile": ("proxy.cli_reconcile", "Compare the ledger with a provider's cost export."),
     "db": ("proxy.cli_db", "Migrate the database."),

@@ -190,7 +190,8 @@ class Budget(Struct, forbid_unknown_fields=True, frozen=True):
     hold: Literal["ceiling", "learned"] = "ceiling"
     hold_wait_ms: Annotated[int, Meta(ge=0, le=60_000)] = 2000
     server_tool_passes: Count = 4
-    alert_at: list[Annotated[float, Meta(gt=0, le=1000)]] = []
+    alert_at: list[Annotated[float, Meta(gt=0, le=1000)]] = []  # per cent of the limit
+    alert_exhaustion_h: list[Annotated[float, Meta(gt=0, le=8760)]] = []  # before it is expected
 
     def unit_and_limit(self) -> tuple[str, int]:
         """("usd", nano-USD), ("tokens", n) or ("requests", n). A loaded budget has exactly one."""
@@ -220,6 +221,53 @@ class Telemetry(Struct, forbid_unknown_fields=True, frozen=True):
     propagate_upstream: bool = True
 
 
+class AlertChannel(Struct, forbid_unknown_fields=True, frozen=True):
+    """Where alerts go. `webhook` and `slack` have a URL, `email` a server and addresses."""
+
+    kind: Literal["webhook", "slack", "email", "log"]
+    url: str = ""
+    secret: str = ""  # signs webhooks
+    host: str = ""
+    port: Port = 0  # 0 = the usual one of `security`
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    user: str = ""
+    password: str = ""
+    sender: str = ""
+    recipients: list[str] = []
+
+
+class AlertRoute(Struct, forbid_unknown_fields=True, frozen=True):
+    to: list[str] = []  # channels
+    kinds: list[str] = []  # globs; empty = all
+    scopes: list[str] = []
+
+
+class Anomalies(Struct, forbid_unknown_fields=True, frozen=True):
+    by: Literal["off", "organization", "team", "project", "user", "key"] = "team"
+    weeks: Annotated[int, Meta(ge=4, le=52)] = 8
+    minimum_usd: str | float | int = "5"  # above the usual
+    threshold: Annotated[float, Meta(ge=1, le=100)] = 5.0
+
+
+class Alerts(Struct, forbid_unknown_fields=True, frozen=True):
+    channels: dict[str, AlertChannel] = {}
+    routes: list[AlertRoute] = []  # none = everything to every channel
+    anomalies: Anomalies = Anomalies()
+    give_up_h: Annotated[float, Meta(gt=0, le=720)] = 24
+
+
+class Report(Struct, forbid_unknown_fields=True, frozen=True):
+    """A report that is sent by itself: of the last whole period."""
+
+    name: str
+    at: str  # daily HH:MM, weekly WEEKDAY HH:MM, monthly DAY HH:MM
+    to: list[str] = []  # channels
+    by: list[str] = []  # dimensions; empty = one total
+    where: dict[str, str] = {}
+    period: Literal["day", "week", "month", "quarter", "year"] = "day"
+    timezone: str = "UTC"
+
+
 class Config(Struct, forbid_unknown_fields=True, frozen=True):
     server: Server = Server()
     database: Database = Database()
@@ -231,6 +279,8 @@ class Config(Struct, forbid_unknown_fields=True, frozen=True):
     budgets: list[Budget] = []
     log: Log = Log()
     telemetry: Telemetry = Telemetry()
+    alerts: Alerts = Alerts()
+    reports: list[Report] = []
     middleware: list[Middleware] = []
     middleware_dir: str = "."
     on_ledger_outage: Literal["block", "allow"] = "block"

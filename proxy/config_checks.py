@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 from pricing.keys import is_price_key
 from pricing.money import NANO_PER_USD
 from proxy.config import Budget, Config, Key, Overlay, Provider, expires_at_ms
+from proxy.config_alerts import check_alerts
 from proxy.config_clouds import check_cloud
 from proxy.config_reader import Problems
 from proxy.providers.registry import DIALECT_NAMES
@@ -48,6 +49,7 @@ def check(config: Config, problems: Problems) -> None:
     _check_names(config, problems)
     _check_keys(config, problems)
     _check_budgets(config, problems)
+    check_alerts(config, problems)
 
 
 def keys(config: Config) -> Iterator[tuple[str, str, Key]]:

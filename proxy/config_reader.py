@@ -19,6 +19,7 @@ from proxy.config import Config, ConfigError
 # Their values are never shown, whatever is wrong with them.
 SECRET_FIELDS = frozenset(
     {"key", "api_key", "key_sha256", "url", "secret_access_key", "session_token", "client_secret"}
+    | {"secret", "password"}
 )
 
 _VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{[^}]*\}?")

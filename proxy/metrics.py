@@ -13,6 +13,7 @@ from msgspec import Struct
 US_PER_S = 1_000_000
 OTHER = "other"
 SERIES_MAX = 1_000  # rows per worker; beyond it, calls are counted as `other`
+NOTABLE_MAX = 50  # names per kind of alert: callers choose models freely
 
 # Upper bounds in microseconds; one more bucket takes everything above.
 DURATION_US = tuple(
@@ -44,6 +45,7 @@ class Totals(Struct, array_like=True):
     problems: dict[str, int] = {}  # by event
     in_flight: int = 0
     provider_costs: dict[str, list[int]] = {}  # by provider, as `PROVIDER_COST` names the places
+    notable: dict[str, dict[str, int]] = {}  # by kind of alert and "provider/model"; no metric
 
 
 # Of calls whose reply has the provider's own figure: how many, how many of these we price
@@ -75,6 +77,7 @@ class Metrics:
         self._lookups: dict[str, int] = {}
         self._problems: dict[str, int] = {}
         self._provider_costs: dict[str, list[int]] = {}
+        self._notable: dict[str, dict[str, int]] = {}
         self._counted = False
         self._in_flight_sent = 0
 
@@ -140,6 +143,11 @@ class Metrics:
         """An operational error or a bug; `what` is one of the texts of our own code."""
         self._count(self._problems, what)
 
+    def notable(self, kind: str, name: str) -> None:
+        """Something that somebody is to be told of, by name."""
+        counts = self._notable.setdefault(kind, {})
+        self._count(counts, name if name in counts or len(counts) < NOTABLE_MAX else OTHER)
+
     def encode(self) -> bytes:
         """What has changed since the last time, as totals; b"" if nothing has."""
         unchanged = not self._changed and not self._counted
@@ -147,7 +155,7 @@ class Metrics:
             return b""
         rows = [(row.labels, row.values) for row in self._changed]
         counts = (self._blocked, self._lookups, self._problems)
-        totals = Totals(rows, *counts, self.in_flight, self._provider_costs)
+        totals = Totals(rows, *counts, self.in_flight, self._provider_costs, self._notable)
         data = _encode(totals)
         for row in self._changed:
             row.changed = False

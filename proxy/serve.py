@@ -105,6 +105,7 @@ async def run(
     fails."""
     # These imports take as long as the workers' own start, which goes on meanwhile.
     from proxy.control.admin import admin_app  # noqa: PLC0415
+    from proxy.control.alerts.alerting import Alerting  # noqa: PLC0415
     from proxy.control.clock import SYSTEM_CLOCK  # noqa: PLC0415
     from proxy.control.control import Control  # noqa: PLC0415
     from proxy.server import Server  # noqa: PLC0415
@@ -120,8 +121,11 @@ async def run(
     await supervisor.start(workers)
     reloading = asyncio.create_task(_reload_on_sighup(control, path))
     admin = Server(admin_app(control), keep_alive_s=75, header_bytes_max=64 * 1024)
+    alerting: Alerting | None = None
     try:
         await control.start()
+        alerting = Alerting(control)
+        alerting.start()
         await admin.start([admin_listener])
         log.info("ready", extra=_ready(config, control, began))
         settle_heap(GARBAGE)
@@ -129,6 +133,8 @@ async def run(
     finally:
         reloading.cancel()
         supervisor.stopping()
+        if alerting is not None:
+            await alerting.close()
         await control.stop()
         await supervisor.stop()
         await admin.stop()

@@ -13,9 +13,11 @@ from db.journal_records import FLAG_CEILING_VIOLATION
 from pricing.money import usd_from_nano
 from pricing.usage import Usage
 from proxy.call import Call
+from proxy.errors import Refusal
 from proxy.metrics import OTHER, Metrics
 
 ABOVE_CEILING = "cost above ceiling"
+MODEL_CHARS_MAX = 128  # of a name that a caller chose, in what is counted
 _FLUSH_S = 0.1
 _BUFFER_BYTES_MAX = 1024 * 1024
 _BLOCKED = frozenset(["budget_exceeded", "budget_busy", "cost_cap_exceeded"])
@@ -103,6 +105,7 @@ class Telemetry:
         """A call cost more than the most it could: a price table or a ceiling's rule is wrong."""
         assert call.bounds is not None
         self.metrics.problem(ABOVE_CEILING)
+        self.metrics.notable("ceiling_violation", _provider_model(call))
         self._log.write(
             {
                 "at": timestamp(call.at_ms),
@@ -129,6 +132,8 @@ def record_metrics(metrics: Metrics, call: Call, duration_ns: int) -> None:
     priced = price is not None and not price.unpriced
     if call.facts is not None:
         metrics.price_lookup(priced=priced)
+        if (price is not None and price.unpriced) or _not_priced(refusal):
+            metrics.notable("unpriced_model", _provider_model(call))
     if refusal is not None and refusal.code in _BLOCKED:
         metrics.blocked(str(refusal.details.get("scope", "call")).partition("/")[0])
     first_ns = call.first_byte_ns
@@ -151,6 +156,16 @@ def record_metrics(metrics: Metrics, call: Call, duration_ns: int) -> None:
     if usage.provider_cost_nano is not None and done is not None and call.provider is not None:
         ours = done.cost.nano if done.priced_nano is None else done.priced_nano
         metrics.provider_cost(call.provider.name, usage.provider_cost_nano, ours)
+
+
+def _not_priced(refusal: Refusal | None) -> bool:
+    return refusal is not None and refusal.code == "model_not_priced"
+
+
+def _provider_model(call: Call) -> str:
+    assert call.provider is not None
+    assert call.facts is not None
+    return f"{call.provider.name}/{call.facts.model[:MODEL_CHARS_MAX]}"
 
 
 def _overhead_us(call: Call, duration_ns: int) -> int:

@@ -24,9 +24,11 @@ RULES = [
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 TARGETS = [(panel["title"], target) for panel in PANELS for target in panel["targets"]]
 VARIABLES = {variable["name"] for variable in DASHBOARD["templating"]["list"]}
+OUTCOMES = ("delivered", "failed", "given_up")
 VALUES = {  # of labels whose values the code decides
     "type": set(TOKENS),
     "event": {ABOVE_CEILING},
+    "outcome": set(OUTCOMES),
     ("tollkeeper_price_lookup_total", "status"): {"priced", "unpriced"},
 }
 
@@ -43,7 +45,8 @@ def exported() -> dict[str, set[str]]:
     metrics.provider_cost("openrouter", 1, 1)
     counts.update(b"worker", metrics.encode())
     budgets = (BudgetFigures("team/acme/search", "day", 3, 2, 1),)
-    text = render(*counts.sums(), OwnFigures("1", "2", *[0] * 7, False, budgets)).decode()
+    told = ({"budget_threshold": 1}, dict.fromkeys((("ops", name) for name in OUTCOMES), 1))
+    text = render(*counts.sums(), OwnFigures("1", "2", *[0] * 7, False, budgets, *told)).decode()
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(text):
         assert family.samples, family.name

@@ -36,7 +36,10 @@ LATE = {
 }
 HEAVY |= {"boto3", "botocore", "google", "opentelemetry", "requests", "websockets"}
 # modules of proxy/ for both planes
-SHARED = r"proxy(\.(wire|channel|metrics|config|scopes|windows|errors|call_record))?"
+SHARED = (
+    r"proxy(\.(wire|channel|metrics|config|scopes|windows|errors|call_record"
+    r"|alert_kinds|schedules))?"
+)
 WIRING = r"proxy/(app|serve|cli(_\w+)?|__main__)\.py|proxy/demo/.*"
 
 # files, modules of ours they may import, other packages they may import; the first match decides

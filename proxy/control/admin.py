@@ -181,6 +181,8 @@ class Admin:
             workers=len(control.workers),
             outage=control.outage,
             budgets=budgets,
+            alerts=dict(control.counts.alerts),
+            deliveries=dict(control.counts.deliveries),
         )
 
 

@@ -77,5 +77,6 @@ def _budget(budget: Budget) -> DeclaredBudget:
             "server_tool_passes": budget.server_tool_passes,
             "learned": budget.hold == "learned",
             "alert_at": budget.alert_at,
+            "alert_exhaustion_h": budget.alert_exhaustion_h,
         },
     )

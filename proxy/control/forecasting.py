@@ -125,11 +125,22 @@ async def exhaustion(
 ) -> tuple[str, str]:
     """When a budget's money is expected to be spent, in UTC, and what that rests on: "" and a
     reason where it is not within its window, or nothing can be said."""
+    at_ms, why = await exhausted_at_ms(connection, status, now_ms, history_days)
+    return "" if at_ms is None else _iso_ms(at_ms), why
+
+
+async def exhausted_at_ms(
+    connection: AsyncConnection,
+    status: BudgetStatus,
+    now_ms: int,
+    history_days: int = HISTORY_DAYS,
+) -> tuple[int | None, str]:
+    """`exhaustion` in unix milliseconds."""
     budget = status.budget
     if budget.period in ("request", "minute", "hour"):
-        return "", "periods of a day and longer are forecast"
+        return None, "periods of a day and longer are forecast"
     if not status.remaining:
-        return _iso_ms(now_ms), "spent"
+        return now_ms, "spent"
     kind, _, name = budget.scope.partition("/")
     question = Question(
         by=("provider", "model"),
@@ -146,14 +157,14 @@ async def exhaustion(
                 history = history or [0] * len(values)
                 history = [a + b for a, b in zip(history, values, strict=True)]
     if len(history) < HISTORY_MIN:
-        return "", f"{len(history)} days of history are too few"
+        return None, f"{len(history)} days of history are too few"
     today_s, elapsed = _today(budget.timezone, now_ms)
     ahead = days_until(history, status.remaining, DAYS_AHEAD_MAX, elapsed)
     at_ms = None if ahead is None else today_s * 1000 + round(ahead * DAY_MS)
     end_s = _end_s(budget, now_ms)
     if at_ms is None or at_ms >= end_s * 1000:
-        return "", "not in a year" if end_s >= FOREVER else "not before its period ends"
-    return _iso_ms(at_ms), f"{len(history)} days of history"
+        return None, "not in a year" if end_s >= FOREVER else "not before its period ends"
+    return at_ms, f"{len(history)} days of history"
 
 
 def _applies(budget: BudgetRow, provider: str, model: str) -> bool:

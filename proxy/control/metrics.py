@@ -61,12 +61,16 @@ class OwnFigures(NamedTuple):
     workers: int
     outage: bool
     budgets: tuple[BudgetFigures, ...] = ()
+    alerts: Mapping[str, int] = {}  # by kind
+    deliveries: Mapping[tuple[str, str], int] = {}  # by channel and outcome
 
 
 class Counts:
     """The totals of every worker. Those of a dead one stay in the sums: counters never fall."""
 
     def __init__(self) -> None:
+        self.alerts: dict[str, int] = {}  # raised by this host, by kind
+        self.deliveries: dict[tuple[str, str], int] = {}  # by channel and outcome
         self._live: dict[bytes, Totals] = {}
         self._live_rows: dict[bytes, dict[Labels, list[int]]] = {}
         self._dead = Totals()
@@ -91,6 +95,7 @@ class Counts:
         for name in ("blocked", "lookups", "problems"):
             _add_counts(getattr(self._dead, name), getattr(totals, name))
         _add_rows(self._dead.provider_costs, totals.provider_costs)
+        _add_notable(self._dead.notable, totals.notable)
 
     def sums(self) -> tuple[dict[Labels, list[int]], Totals]:
         """All workers together; a copy."""
@@ -103,6 +108,7 @@ class Counts:
             for name in ("blocked", "lookups", "problems"):
                 _add_counts(getattr(sums, name), getattr(totals, name))
             _add_rows(sums.provider_costs, totals.provider_costs)
+            _add_notable(sums.notable, totals.notable)
         return rows, sums
 
 
@@ -262,6 +268,7 @@ def _of_control(own: OwnFigures) -> Iterator[Metric]:
     build.add_metric((own.version, own.pricing_version), 1)
     yield build
     yield from _of_budgets(own.budgets)
+    yield from _of_alerts(own)
 
 
 def _of_budgets(budgets: tuple[BudgetFigures, ...]) -> Iterator[Metric]:
@@ -281,6 +288,19 @@ def _of_budgets(budgets: tuple[BudgetFigures, ...]) -> Iterator[Metric]:
     return iter(families)
 
 
+def _of_alerts(own: OwnFigures) -> Iterator[Metric]:
+    raised = CounterMetricFamily("tollkeeper_alerts", "Alerts raised.", labels=("kind",))
+    for kind, count in sorted(own.alerts.items()):
+        raised.add_metric((kind,), count)
+    yield raised
+    tried = CounterMetricFamily(
+        "tollkeeper_alert_deliveries", "Attempts to deliver.", labels=("channel", "outcome")
+    )
+    for labels, count in sorted(own.deliveries.items()):
+        tried.add_metric(labels, count)
+    yield tried
+
+
 # --- adding up -----------------------------------------------------------------------------
 
 
@@ -294,6 +314,11 @@ def _add_rows(into: dict[L, list[int]], rows: Mapping[L, list[int]]) -> None:
         known = into.get(labels)
         both = values if known is None else [a + b for a, b in zip(known, values, strict=True)]
         into[labels] = list(both)
+
+
+def _add_notable(into: dict[str, dict[str, int]], more: dict[str, dict[str, int]]) -> None:
+    for kind, counts in more.items():
+        _add_counts(into.setdefault(kind, {}), counts)
 
 
 def _add_counts(into: dict[str, int], more: dict[str, int]) -> None:

@@ -32,6 +32,11 @@ SECTIONS: dict[str, type[Struct]] = {
     "budgets[]": config.Budget,
     "log": config.Log,
     "telemetry": config.Telemetry,
+    "alerts": config.Alerts,
+    "alerts.channels.NAME": config.AlertChannel,
+    "alerts.routes[]": config.AlertRoute,
+    "alerts.anomalies": config.Anomalies,
+    "reports[]": config.Report,
     "middleware[]": config.Middleware,
 }
 

@@ -7,6 +7,7 @@ from proxy.metrics import (
     DURATION_US,
     FIRST_CHUNK,
     FIRST_TOKEN_COUNT,
+    NOTABLE_MAX,
     OTHER,
     OVERHEAD,
     ROW_LENGTH,
@@ -102,3 +103,14 @@ def test_series_are_bounded():
     assert len(rows) == SERIES_MAX + 1
     (other,) = [values for labels, values in rows if labels[0] == OTHER]
     assert other[CALLS] == 50
+
+
+def test_what_is_notable_is_counted_by_name_up_to_a_bound():
+    metrics = Metrics()
+    for number in range(NOTABLE_MAX + 5):
+        metrics.notable("unpriced_model", f"openai/{number}")
+    metrics.notable("unpriced_model", "openai/0")
+    counts = decode_totals(metrics.encode()).notable["unpriced_model"]
+    assert len(counts) == NOTABLE_MAX + 1
+    assert (counts["openai/0"], counts[OTHER]) == (2, 5)
+    assert metrics.encode() == b""

@@ -134,3 +134,14 @@ def test_labels_are_escaped():
     metrics.call('a"b\\', "m\n", "chat", "200", "", duration_us=1)
     counts.update(b"a", metrics.encode())
     assert any('provider=a"b\\' in key for key in samples(counts))
+
+
+def test_what_is_notable_is_added_up_the_dead_included():
+    counts = Counts()
+    for name in (b"a", b"b"):
+        worker = a_worker()
+        worker.notable("unpriced_model", "openai/new")
+        counts.update(name, worker.encode())
+    counts.bury(b"a")
+    assert counts.sums()[1].notable == {"unpriced_model": {"openai/new": 2}}
+    assert counts.sums()[1].notable == {"unpriced_model": {"openai/new": 2}}

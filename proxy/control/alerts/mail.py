@@ -1,0 +1,70 @@
+"""Mail over SMTP, in a thread: the standard library's client blocks, with a limit on each step."""
+
+import asyncio
+import smtplib
+import ssl
+from email.message import EmailMessage
+from email.utils import formatdate
+
+from proxy.config import AlertChannel
+from proxy.control.alerts.channels import TIMEOUT_S, Undelivered, Unreachable
+from proxy.control.alerts.messages import Content
+
+PORTS = {"starttls": 587, "tls": 465, "none": 25}
+
+
+async def send_mail(channel: AlertChannel, content: Content) -> None:
+    """Raises Undelivered, with what the server said but never a password."""
+    mail = make_mail(channel, content)
+    try:
+        await asyncio.to_thread(_send, channel, mail)
+    except smtplib.SMTPAuthenticationError as exc:
+        raise Undelivered(f"the login was refused (SMTP {exc.smtp_code})") from None
+    except smtplib.SMTPRecipientsRefused:
+        raise Undelivered("every recipient was refused") from None
+    except smtplib.SMTPResponseException as exc:
+        kind = Unreachable if exc.smtp_code < 500 else Undelivered
+        raise kind(f"refused (SMTP {exc.smtp_code})") from None
+    except smtplib.SMTPNotSupportedError:
+        raise Undelivered("the server does not offer what is configured: TLS or login") from None
+    except ssl.SSLError as exc:
+        raise Undelivered(f"no TLS: {exc.reason or 'failed'}") from None
+    except (smtplib.SMTPException, OSError) as exc:
+        raise Unreachable(f"no connection ({type(exc).__name__})") from None
+
+
+def make_mail(channel: AlertChannel, content: Content) -> EmailMessage:
+    mail = EmailMessage()
+    mail["Subject"] = content.subject
+    mail["From"] = channel.sender
+    mail["To"] = ", ".join(channel.recipients)
+    mail["Date"] = formatdate(content.message.raised_at_ms / 1000)
+    # The same for every attempt, so that a mail server can tell a second one.
+    mail["Message-ID"] = f"<{content.key}@tollkeeper.{channel.sender.rpartition('@')[2]}>"
+    mail["Auto-Submitted"] = "auto-generated"
+    mail.set_content(content.text())
+    if content.columns:
+        name = f"{content.message.facts.get('name', 'report')}.csv"
+        mail.add_attachment(content.csv(), subtype="csv", filename=name)
+    return mail
+
+
+def _send(channel: AlertChannel, mail: EmailMessage) -> None:
+    port = channel.port or PORTS[channel.security]
+    if channel.security == "tls":
+        context = ssl.create_default_context()
+        with smtplib.SMTP_SSL(channel.host, port, timeout=TIMEOUT_S, context=context) as server:
+            _submit(channel, server, mail)
+        return
+    with smtplib.SMTP(channel.host, port, timeout=TIMEOUT_S) as server:
+        if channel.security == "starttls":
+            server.starttls(context=ssl.create_default_context())
+        _submit(channel, server, mail)
+
+
+def _submit(channel: AlertChannel, server: smtplib.SMTP, mail: EmailMessage) -> None:
+    if channel.user:
+        server.login(channel.user, channel.password)
+    refused = server.send_message(mail)
+    if refused:
+        raise smtplib.SMTPRecipientsRefused(refused)
