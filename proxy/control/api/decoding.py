@@ -42,7 +42,7 @@ def _refuse_unknown(values: dict[str, Any], types: dict[str, Any]) -> None:
 
 def _query(endpoint: Endpoint, request: Request, types: dict[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    tags = {} if issubclass(endpoint.request, Where) else None
+    tags: dict[str, Any] | None = {} if issubclass(endpoint.request, Where) else None
     for name, value in request.query_params.multi_items():
         into = values
         if tags is not None and name.startswith(TAG) and name != TAG:
