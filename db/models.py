@@ -7,6 +7,7 @@ child has no meaning of its own.
 """
 
 from db.model_base import Base
+from db.models_audit import AuditEntry
 from db.models_catalog import (
     ApiKey,
     Budget,
@@ -42,6 +43,7 @@ from db.models_ledger import (
 
 __all__ = [
     "ApiKey",
+    "AuditEntry",
     "Base",
     "Budget",
     "ChargeSet",
