@@ -146,6 +146,32 @@ def list_keys(connection: Connection, *, revoked: bool = False) -> list[KeyListi
     return sorted(_listing(row) for row in rows if revoked or not row.gone)
 
 
+def key_page(
+    connection: Connection,
+    *,
+    after: int = 0,
+    limit: int,
+    revoked: bool = False,
+    team: str = "",
+    key_id: int | None = None,
+) -> list[KeyListing]:
+    """The same by id, those beyond `after`; `team` is ORG/TEAM."""
+    query = _keys_query().where(ApiKey.id > after).limit(limit)
+    if not revoked:
+        query = query.where(
+            ApiKey.revoked_at_ms.is_(None),
+            Organization.tombstoned_at_ms.is_(None),
+            Team.tombstoned_at_ms.is_(None),
+            Project.tombstoned_at_ms.is_(None),
+        )
+    if team:
+        organization, _, name = team.partition("/")
+        query = query.where(Organization.name == organization, Team.name == name)
+    if key_id is not None:
+        query = query.where(ApiKey.id == key_id)
+    return [_listing(row) for row in connection.execute(query)]
+
+
 def _listing(row: Row[Any]) -> KeyListing:
     return KeyListing(
         name=row.name,
@@ -160,6 +186,7 @@ def _listing(row: Row[Any]) -> KeyListing:
         revoked_at_ms=row.revoked_at_ms,
         source=row.source,
         created_at_ms=row.created_at_ms,
+        id=row.id,
     )
 
 

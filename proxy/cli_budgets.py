@@ -14,10 +14,10 @@ from db.report_leases import LeaseStatus, unfinished_leases
 from db.reports import BudgetStatus, budget_status
 from proxy import cli_explain
 from proxy.cli import Failure, Invocation, pass_invocation, subgroup
-from proxy.cli_figures import figure, resets_at, starts_at
 from proxy.cli_ledger import opened
 from proxy.cli_output import Row, format_option, print_rows, timestamp
 from proxy.config import Config
+from proxy.control.figures import figure, resets_at, starts_at
 
 COLUMNS = (
     "scope",

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -11,12 +10,11 @@ from typing import Any
 
 import click
 
+from proxy.control.csv_cells import csv_cell, plain
+
 FORMATS = ("table", "json", "ndjson", "csv")
 Row = Mapping[str, Any]
 
-# What a spreadsheet would take for a formula; plain negative numbers are none.
-_FORMULA = re.compile(r"[=+\-@\t\r]")
-_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?\Z")
 _STYLES = {"ok": "green", "passes": "green", "note": "yellow", "waits": "yellow"} | dict.fromkeys(
     ("fail", "refused", "lost", "drift"), "bold red"
 )
@@ -59,27 +57,6 @@ def _print_json(rows: Iterable[Row]) -> None:
         sys.stdout.write(separator + json.dumps(row, default=str, ensure_ascii=False))
         separator = ",\n"
     sys.stdout.write("[]\n" if separator == "[\n" else "\n]\n")
-
-
-def csv_cell(value: object) -> str:
-    """Text that no spreadsheet runs as a formula."""
-    text = plain(value)
-    if _FORMULA.match(text) and not _NUMBER.match(text):
-        return f"'{text}"
-    return text
-
-
-def plain(value: object) -> str:
-    """A cell's text: lists joined, nothing for None."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(plain(part) for part in value)
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}={plain(part)}" for name, part in value.items())
-    return str(value)
 
 
 def _print_table(rows: Iterable[Row], columns: Sequence[str], title: str, empty: str) -> None:

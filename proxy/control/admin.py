@@ -15,6 +15,7 @@ from db.reports import budget_status
 from proxy import __version__
 from proxy.control.api.backend import Backend
 from proxy.control.api.endpoints import ENDPOINTS
+from proxy.control.api.explain import Explain
 from proxy.control.api.failures import on_http_exception
 from proxy.control.api.routes import routes
 from proxy.control.control import Control
@@ -26,8 +27,8 @@ GAUGED_SCOPES = ("organization", "team")
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def admin_app(control: Control) -> Starlette:
-    backend = Backend(control)
+def admin_app(control: Control, explain: Explain) -> Starlette:
+    backend = Backend(control, explain)
     admin = Admin(backend)
     return Starlette(
         routes=[

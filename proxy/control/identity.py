@@ -7,11 +7,12 @@ import hashlib
 import hmac
 import ipaddress
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
 from proxy.config import Admin
+from proxy.wire import KeyEntry
 
 ADMIN_NAME = "admin"  # whoever has `admin.key`; no viewer may be called so
 FAILURES_MAX = 10  # of one address, within
@@ -50,6 +51,17 @@ class Identity:
 
     def sees(self, organization: str, team: str) -> bool:
         return not self.team or self.team == f"{organization}/{team}"
+
+    def sees_scope(self, scope: str, keys: Iterable[KeyEntry]) -> bool:
+        """Whether a budget on it may be seen: that of the team, its projects and its `keys`."""
+        if not self.team:
+            return True
+        kind, _, name = scope.partition("/")
+        if kind == "key":
+            return any(k.name == name and self.sees(k.organization, k.team) for k in keys)
+        return scope == f"team/{self.team}" or (
+            kind == "project" and name.startswith(f"{self.team}/")
+        )
 
     def narrow(self, where: Mapping[str, str]) -> dict[str, str]:
         """The conditions of a report, as `Filters.where` has them, with what may be seen added.

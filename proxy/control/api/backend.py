@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from db.engine import open_engine, reader
@@ -13,13 +14,16 @@ from proxy.control.identity import Authenticator
 
 READS_MAX = 2  # at the same time
 READ_S_MAX = 60.0
+CHANGE_S_MAX = 20.0
 
 T = TypeVar("T")
 
 
 class Backend:
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, explain: Callable[..., Any]) -> None:
+        """`explain`: see `api.explain.Explain`."""
         self.control = control
+        self.explain = explain
         self.authenticator = Authenticator(control.clock.monotonic)
         self._reads = asyncio.Semaphore(READS_MAX)
 
@@ -37,6 +41,16 @@ class Backend:
         """The same for what takes several transactions."""
         async with self._reads, asyncio.timeout(READ_S_MAX), self.engine() as engine:
             return await ask(engine)
+
+    async def change(self, work: Callable[[Connection], T]) -> T:
+        """One transaction; workers know within a second. Raises TimeoutError and what `work` and
+        the database raise: then nothing has changed, unless COMMIT itself failed."""
+        engine = open_engine(self.control.config.database.url)
+        try:
+            async with asyncio.timeout(CHANGE_S_MAX), engine.begin() as connection:
+                return await connection.run_sync(work)
+        finally:
+            await engine.dispose()
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:

@@ -1,6 +1,6 @@
 """A request as its struct: everything that is not asked for in the table is refused."""
 
-from typing import Any, get_origin
+from typing import Annotated, Any, get_origin
 
 import msgspec
 from starlette.requests import Request
@@ -51,13 +51,20 @@ def _query(endpoint: Endpoint, request: Request, types: dict[str, Any]) -> dict[
             known = ", ".join(each for each in types if each != "tags") or "none"
             message = f"unknown parameter {name!r}; there are: {known}"
             raise ApiError(400, "invalid_parameter", message, name)
-        elif get_origin(types[name]) is list:
+        elif _is_list(types[name]):
             values.setdefault(name, []).append(value)
             continue
         if name in into:
             raise ApiError(400, "invalid_parameter", f"{name!r} is given twice", name)
         into[name] = value
     return {**values, "tags": tags} if tags else values
+
+
+def _is_list(kind: Any) -> bool:
+    """Such a parameter may come several times."""
+    if get_origin(kind) is Annotated:
+        return _is_list(kind.__origin__)
+    return get_origin(kind) in (list, tuple)
 
 
 async def _body(endpoint: Endpoint, request: Request) -> dict[str, Any]:

@@ -5,13 +5,21 @@ import logging
 import re
 
 import msgspec
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from db.errors import DatabaseError, ReportError
+from db.errors import (
+    AlreadyThere,
+    CatalogError,
+    DatabaseError,
+    FromConfig,
+    NotKnown,
+    ReportError,
+)
 from db.ledger_types import OutcomeUnknown
+from pricing.errors import PricingError
 from proxy.control.api.table import Failed, Problem
 from proxy.control.identity import Denied
 
@@ -19,6 +27,13 @@ log = logging.getLogger(__name__)
 
 HTTP_CODES = {404: "unknown_route", 405: "method_not_allowed"}
 _PARAM = re.compile(r"unknown field `([^`]{1,100})`|at `\$\.([^`.\[]{1,100})|field `([^`]{1,100})`")
+
+
+_REFUSALS: tuple[tuple[type[CatalogError], int, str], ...] = (
+    (NotKnown, 404, "not_found"),
+    (AlreadyThere, 409, "conflict"),
+    (FromConfig, 409, "declared_in_config"),
+)
 
 
 class ApiError(Exception):
@@ -48,6 +63,12 @@ def _as_api_error(error: Exception) -> ApiError:
     if isinstance(error, msgspec.ValidationError):
         match = _PARAM.search(str(error))
         return ApiError(400, "invalid_parameter", str(error), match and match[match.lastindex or 0])
+    if isinstance(error, CatalogError):
+        return _as_refusal(error)
+    if isinstance(error, IntegrityError):
+        return ApiError(409, "conflict", "somebody else changed it at the same time: try again")
+    if isinstance(error, PricingError):
+        return ApiError(400, "invalid_prices", str(error))
     if isinstance(error, ReportError):
         return ApiError(400, "invalid_report", str(error))
     if isinstance(error, OutcomeUnknown):
@@ -57,6 +78,17 @@ def _as_api_error(error: Exception) -> ApiError:
     if isinstance(error, (DatabaseError, SQLAlchemyError, OSError)):
         return ApiError(503, "ledger_unavailable", "the ledger is out of reach")
     return ApiError(500, "internal", "internal error, please report it; the log says more")
+
+
+def _as_refusal(error: CatalogError) -> ApiError:
+    for kind, status, code in _REFUSALS:
+        if isinstance(error, kind):
+            return ApiError(status, code, str(error))
+    return ApiError(400, "invalid", str(error))
+
+
+def bad_cursor() -> ApiError:
+    return ApiError(400, "invalid_parameter", "no such cursor: take `next` of a page", "cursor")
 
 
 def failed(

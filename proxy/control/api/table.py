@@ -1,10 +1,11 @@
 """What an endpoint is. `endpoints.py` lists them all."""
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from db.audit import Actor
 from proxy.control.api.backend import Backend
 from proxy.control.identity import Identity, Role
 
@@ -19,9 +20,21 @@ PageSize = Annotated[int, Meta(ge=1, le=PAGE_MAX, description="How many at most.
 Cursor = Annotated[str, Meta(max_length=256, description="`next` of the page before.")]
 
 
+T = TypeVar("T")
+
+
 class Caller(NamedTuple):
     identity: Identity
     address: str
+
+    @property
+    def actor(self) -> Actor:
+        return Actor(self.identity.name, self.address)
+
+
+class Page(Struct, Generic[T], frozen=True):
+    items: list[T]
+    next: str | None  # `cursor` of the next page; None: this is the last
 
 
 Handler = Callable[[Backend, Caller, Any], Awaitable[Any]]
@@ -45,6 +58,19 @@ class Endpoint(NamedTuple):
 
 class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of what is asked."""
+
+
+class PageRequest(Request, frozen=True, kw_only=True):
+    cursor: Cursor = ""
+    limit: PageSize = PAGE
+
+
+class ById(Request, frozen=True, kw_only=True):
+    id: Id
+
+
+class Done(Struct, frozen=True):
+    done: bool = True
 
 
 class Nothing(Request, frozen=True):

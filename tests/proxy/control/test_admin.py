@@ -6,6 +6,7 @@ import httpx
 import pytest
 from msgspec.structs import replace
 
+from proxy.cli_explain import explain_call
 from proxy.config import Admin
 from proxy.control.admin import admin_app
 from proxy.control.api import backend as backend_module
@@ -25,7 +26,7 @@ async def host(tmp_path):
 
 
 async def get(control: Control, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
-    transport = httpx.ASGITransport(app=admin_app(control))
+    transport = httpx.ASGITransport(app=admin_app(control, explain_call))
     async with httpx.AsyncClient(transport=transport, base_url="http://admin") as client:
         return await client.get(path, headers=headers or {})
 
