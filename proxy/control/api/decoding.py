@@ -78,7 +78,7 @@ async def _body(endpoint: Endpoint, request: Request) -> dict[str, Any]:
             raise ApiError(413, "request_too_large", message)
     try:
         values = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise ApiError(400, "invalid_json", f"the body is not JSON: {exc}") from exc
     if not isinstance(values, dict):
         raise ApiError(400, "invalid_json", "the body is not a JSON object")
