@@ -7,7 +7,7 @@ CatalogError and its kinds; then nothing of them may be committed.
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Row, select
 
 from db import catalog, catalog_budget_edits, catalog_places
 from db.audit import Actor, State, record
@@ -67,12 +67,13 @@ def _on_key(
 
 
 def _key_state(connection: Connection, name: str) -> State | None:
-    """Of the secret only what tells that it is another one."""
     row = connection.execute(select(ApiKey.__table__).where(ApiKey.name == name)).first()
-    if row is None:
-        return None
-    state = {**row._mapping}
-    return {**state, "sha256": f"{state['sha256'][:8]}..."}
+    return None if row is None else without_secret(row)
+
+
+def without_secret(row: Row[Any]) -> dict[str, Any]:
+    """A key; of its secret only what tells that it is another one."""
+    return {**row._mapping, "sha256": f"{row.sha256[:8]}..."}
 
 
 # --- organizations, teams, projects, users -------------------------------------------------

@@ -1,7 +1,7 @@
 """Budgets: how they stand, made, changed, deleted."""
 
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -36,7 +36,12 @@ from proxy.control.identity import Role
 USD_MAX = Decimal(2**63 - 1) / 10**9
 UNITS = {"limit_usd": "usd", "limit_tokens": "tokens", "limit_requests": "requests"}
 
-Usd = Annotated[str, Meta(max_length=40, description="Exact decimal text, like 20 or 0.5.")]
+Usd = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9]{1,10}(\.[0-9]{1,9})?$", description="Exact decimal text, like 20 or 0.5."
+    ),
+]
 Globs = Annotated[tuple[Text, ...], Meta(max_length=100)]
 Share = Annotated[float, Meta(gt=0, le=1)]
 WaitMs = Annotated[int, Meta(ge=0, le=60_000)]
@@ -218,15 +223,9 @@ def _limits(asked: NewBudget | ChangeBudget) -> dict[str, int]:
 
 
 def _nano(text: str) -> int:
-    try:
-        usd = Decimal(text)
-    except InvalidOperation:
-        usd = Decimal("NaN")
-    if not usd.is_finite() or not 0 <= usd <= USD_MAX:
-        message = f"{text!r}: expected an amount from 0 up to 9 billion"
-        raise ApiError(400, "invalid_parameter", message, "limit_usd")
-    if usd != round(usd, 9):
-        message = f"{text!r} is finer than 0.000000001 USD"
+    usd = Decimal(text)
+    if usd > USD_MAX:
+        message = f"{text} USD: expected up to {USD_MAX}"
         raise ApiError(400, "invalid_parameter", message, "limit_usd")
     return nano_from_usd(usd)
 

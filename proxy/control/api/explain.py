@@ -79,7 +79,7 @@ async def explain(backend: Backend, caller: Caller, asked: ExplainRequest) -> Ex
     standing = await backend.read(ask)
     body = msgspec.json.encode(asked.request)
     config = backend.control.config
-    found = await asyncio.to_thread(backend.explain, config, standing, asked, body)
+    found: Explanation = await asyncio.to_thread(backend.explain, config, standing, asked, body)
     seen = caller.identity.sees_scope
     lines = [
         line if line.scope is None or seen(line.scope, [standing.key]) else _veiled(line)

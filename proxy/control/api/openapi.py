@@ -14,11 +14,11 @@ ERRORS = {
     "400": "Not understood: `error.param` names the parameter.",
     "401": "No key, or a wrong one.",
     "403": "The key may not do this.",
+    "404": "There is no such thing.",
     "429": "Too many wrong keys from this address: come back after `retry-after` seconds.",
     "503": "The ledger is out of reach, or it took too long.",
 }
 OF_BODIES = {"413": "The body is too large.", "415": "The body is not JSON."}
-OF_PATHS = {"404": "There is no such thing."}
 OF_CHANGES = {"409": "It is declared in the configuration, or it exists already."}
 _IN_PATH = re.compile(r"{(\w+)}")
 
@@ -111,8 +111,6 @@ def _responses(endpoint: Endpoint, answer: Any, failed: Any) -> dict[str, Any]:
         errors |= OF_BODIES
     if endpoint.method != "GET":
         errors |= OF_CHANGES
-    if "{" in endpoint.path or endpoint.method == "POST":
-        errors |= OF_PATHS
     said = {
         code: {"description": text, "content": {"application/json": {"schema": failed}}}
         for code, text in sorted(errors.items())

@@ -19,9 +19,12 @@ DOCUMENT = f"{PREFIX}/openapi.json"
 
 def routes(backend: Backend, endpoints: Sequence[Endpoint]) -> list[BaseRoute]:
     made: list[BaseRoute] = [_document(backend, endpoints)]
+    by_path: dict[str, list[Endpoint]] = {}
+    for each in endpoints:
+        by_path.setdefault(each.path, []).append(each)
     made += [
-        Route(PREFIX + each.path, _Answering(backend, each).answer, methods=[each.method])
-        for each in endpoints
+        Route(PREFIX + path, _Answering(backend, some).answer, methods=[e.method for e in some])
+        for path, some in by_path.items()
     ]
     return made
 
@@ -50,12 +53,14 @@ def _document(backend: Backend, endpoints: Sequence[Endpoint]) -> Route:
 
 
 class _Answering:
-    def __init__(self, backend: Backend, endpoint: Endpoint) -> None:
+    """Of one path."""
+
+    def __init__(self, backend: Backend, endpoints: Sequence[Endpoint]) -> None:
         self._backend = backend
-        self._endpoint = endpoint
+        self._endpoints = {each.method: each for each in endpoints}
 
     async def answer(self, request: Request) -> Response:
-        endpoint = self._endpoint
+        endpoint = self._endpoints["GET" if request.method == "HEAD" else request.method]
         try:
             caller = caller_of(self._backend, request, endpoint.role)
             asked = await decode(endpoint, request)
