@@ -127,8 +127,12 @@ async def test_the_log_is_read_page_by_page_and_filtered(run):
     assert await run(audit_rows, limit=9, who="nobody") == []
 
 
-async def test_a_key_is_found_by_its_id(run, engine):
+async def test_a_key_is_found_by_its_id(run):
     (key_id,) = await run(lambda sync: list(sync.execute(select(ApiKey.id)).scalars()))
     assert await run(edits.key_name, key_id) == "prod"
+    (key,) = await run(catalog.key_page, limit=2, team="acme/search", key_id=key_id)
+    assert (key.id, key.name, key.source) == (key_id, "prod", "config")
+    assert await run(catalog.key_page, limit=2, after=key_id) == []
+    assert await run(catalog.key_page, limit=2, team="acme/ads") == []
     with pytest.raises(NotKnown):
         await run(edits.key_name, key_id + 1)
