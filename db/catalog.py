@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, insert, or_, select, update
 from db.catalog_budgets import load_budgets, set_limit
 from db.catalog_sync import check_name, sync_config
 from db.catalog_types import CreatedKey, KeyListing, KeyRow, ProjectRow
-from db.errors import CatalogError
+from db.errors import AlreadyThere, CatalogError, FromConfig, NotKnown
 from db.models import ApiKey, Organization, Project, Revision, Team, User
 from db.notifications import CATALOG, notify
 from db.paths import Query
@@ -146,6 +146,32 @@ def list_keys(connection: Connection, *, revoked: bool = False) -> list[KeyListi
     return sorted(_listing(row) for row in rows if revoked or not row.gone)
 
 
+def key_page(
+    connection: Connection,
+    *,
+    after: int = 0,
+    limit: int,
+    revoked: bool = False,
+    team: str = "",
+    key_id: int | None = None,
+) -> list[KeyListing]:
+    """The same by id, those beyond `after`; `team` is ORG/TEAM."""
+    query = _keys_query().where(ApiKey.id > after).limit(limit)
+    if not revoked:
+        query = query.where(
+            ApiKey.revoked_at_ms.is_(None),
+            Organization.tombstoned_at_ms.is_(None),
+            Team.tombstoned_at_ms.is_(None),
+            Project.tombstoned_at_ms.is_(None),
+        )
+    if team:
+        organization, _, name = team.partition("/")
+        query = query.where(Organization.name == organization, Team.name == name)
+    if key_id is not None:
+        query = query.where(ApiKey.id == key_id)
+    return [_listing(row) for row in connection.execute(query)]
+
+
 def _listing(row: Row[Any]) -> KeyListing:
     return KeyListing(
         name=row.name,
@@ -160,6 +186,7 @@ def _listing(row: Row[Any]) -> KeyListing:
         revoked_at_ms=row.revoked_at_ms,
         source=row.source,
         created_at_ms=row.created_at_ms,
+        id=row.id,
     )
 
 
@@ -183,7 +210,7 @@ def create_key(
     """
     check_name(name, "key")
     if connection.execute(select(ApiKey.id).where(ApiKey.name == name)).first():
-        raise CatalogError(f"a key named {name!r} exists already, or did; take another name")
+        raise AlreadyThere(f"a key named {name!r} exists already, or did; take another name")
     team_id, project_id, organization_id = _place(connection, team, project)
     secret = new_secret()
     values = {
@@ -230,11 +257,11 @@ def _own_key(connection: Connection, name: str) -> Any:
     query = select(ApiKey.id, ApiKey.source, ApiKey.revoked_at_ms).where(ApiKey.name == name)
     key = connection.execute(query).first()
     if key is None:
-        raise CatalogError(f"no key is named {name!r}")
+        raise NotKnown(f"no key is named {name!r}")
     if key.revoked_at_ms is not None:
-        raise CatalogError(f"key {name!r} is revoked already")
+        raise AlreadyThere(f"key {name!r} is revoked already")
     if key.source == "config":
-        raise CatalogError(f"key {name!r} is declared in the configuration: change it there")
+        raise FromConfig(f"key {name!r} is declared in the configuration: change it there")
     return key
 
 

@@ -98,7 +98,8 @@ def sync_budgets(connection: Connection, declared: Iterable[DeclaredBudget], now
                 f"budget on {budget.scope} in {budget.unit} per {budget.period} is declared twice"
             )
         seen.add(identity)
-        changed |= _store(connection, rows.get(identity), identity, budget, kind, owner_id, now_ms)
+        row = rows.get(identity)
+        changed |= store_budget(connection, row, identity, budget, kind, owner_id, now_ms, "config")
     gone = [
         row.id
         for identity, row in rows.items()
@@ -153,7 +154,16 @@ def _unknown_scope(scope: str) -> str:
     return f"budget scope {scope!r}: no such {kind}"
 
 
-def _store(
+def find_owner(connection: Connection, path: str) -> tuple[str, int]:
+    """The kind and the id of what a scope names. Raises CatalogError."""
+    kind = path.partition("/")[0]
+    owner_id = _paths(connection, kind).get(path) if kind in SCOPES else None
+    if owner_id is None:
+        raise CatalogError(_unknown_scope(path))
+    return kind, owner_id
+
+
+def store_budget(
     connection: Connection,
     row: Any,
     identity: str,
@@ -161,11 +171,14 @@ def _store(
     kind: str,
     owner_id: int,
     now_ms: int,
+    source: str,
 ) -> bool:
+    """Make the budget live: `row` is the one of its identity, if there is one. True: something
+    changed."""
     scope = SCOPES[kind]
     values = {
         "options": dict(budget.options),
-        "source": "config",
+        "source": source,
         "tombstoned_at_ms": None,
     }
     joined: Any = scope.joined.__table__

@@ -113,3 +113,4 @@ class KeyListing(NamedTuple):
     revoked_at_ms: int | None
     source: str
     created_at_ms: int
+    id: int

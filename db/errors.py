@@ -4,6 +4,9 @@ DatabaseError
  +-- DatabaseUnusable   cannot be opened or reached: path, permissions, driver, server
  +-- SchemaMismatch     its tables are not the ones this version works with
  +-- CatalogError       a key, scope or budget that cannot be declared as asked
+ |    +-- NotKnown      there is no such thing
+ |    +-- AlreadyThere  it would come twice
+ |    +-- FromConfig    the configuration declares it, and is where it is changed
  +-- ReportError        a report that cannot be made as asked: unknown dimension, bad time range
 """
 
@@ -37,6 +40,18 @@ class SchemaMismatch(DatabaseError):
 
 class CatalogError(DatabaseError):
     """A declaration that cannot be stored, naming what is wrong with it."""
+
+
+class NotKnown(CatalogError):
+    """What is to be changed is not there."""
+
+
+class AlreadyThere(CatalogError):
+    """What is to be made is there already."""
+
+
+class FromConfig(CatalogError):
+    """What the configuration declares, it also takes back."""
 
 
 class ReportError(DatabaseError):

@@ -8,6 +8,7 @@ child has no meaning of its own.
 
 from db.model_base import Base
 from db.models_alerts import Alert, AlertConfig, AlertDelivery
+from db.models_audit import AuditEntry
 from db.models_catalog import (
     ApiKey,
     Budget,
@@ -48,6 +49,7 @@ __all__ = [
     "AlertConfig",
     "AlertDelivery",
     "ApiKey",
+    "AuditEntry",
     "Base",
     "Budget",
     "ChargeSet",

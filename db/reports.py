@@ -70,14 +70,14 @@ async def calls(
     stays as it was. Raises ReportError.
     """
     await require_rows(connection, filters.since_ms, "a list of calls")
-    query = _calls_query().where(*await conditions(connection, ROWS, filters))
+    query = calls_query().where(*await conditions(connection, ROWS, filters))
     query = query.order_by(UsageCost.at_ms, UsageCost.call_id)
     async with aclosing(stream(connection, query)) as rows:
         async for row in rows:
-            yield _call(row)
+            yield call_of(row)
 
 
-def _calls_query() -> Any:
+def calls_query() -> Any:
     names = (
         "call_id", "at_ms", "provider", "model", "tags", "http_status", "ending", "usage_source",
         *TOKENS, "cost_nano", "hold_nano", "cost_items", "route", "stream", "duration_ms",
@@ -108,7 +108,7 @@ def _calls_query() -> Any:
     )
 
 
-def _call(row: Any) -> dict[str, Any]:
+def call_of(row: Any) -> dict[str, Any]:
     call = {
         "request_id": str(uuid.UUID(bytes=row.call_id)),
         "at": _iso(row.at_ms),

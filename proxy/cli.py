@@ -33,6 +33,7 @@ COMMANDS = {
     "prices": ("proxy.cli_prices", "List, show, compare, import price tables; reprice calls."),
     "reconcile": ("proxy.cli_reconcile", "Compare the ledger with a provider's cost export."),
     "db": ("proxy.cli_db", "Migrate the database."),
+    "audit": ("proxy.cli_audit", "Who changed what."),
     "verify": ("proxy.cli_verify", "Check the ledger's invariants on the whole database."),
 }
 

@@ -5,7 +5,9 @@ import time
 from functools import partial
 
 import click
+from sqlalchemy import Connection
 
+from db.audit import record
 from db.catalog import load_budgets
 from db.catalog_types import BudgetRow
 from db.engine import reader
@@ -14,10 +16,10 @@ from db.report_leases import LeaseStatus, unfinished_leases
 from db.reports import BudgetStatus, budget_status
 from proxy import cli_explain
 from proxy.cli import Failure, Invocation, pass_invocation, subgroup
-from proxy.cli_figures import figure, resets_at, starts_at
-from proxy.cli_ledger import opened
+from proxy.cli_ledger import cli_actor, opened
 from proxy.cli_output import Row, format_option, print_rows, timestamp
 from proxy.config import Config
+from proxy.control.figures import figure, resets_at, starts_at
 
 COLUMNS = (
     "scope",
@@ -134,6 +136,15 @@ async def _release(config: Config, epoch: int) -> None:
         if states != {"lost"}:
             raise Failure(f"epoch {epoch} is open: its control is running, stop it instead")
         await connection.run_sync(partial(close_epoch, epoch_id=epoch, unfinished_too=True))
+        await connection.run_sync(_record_release, epoch, found)
+
+
+def _record_release(connection: Connection, epoch: int, found: list[LeaseStatus]) -> None:
+    leases = [lease._asdict() for lease in found if lease.epoch_id == epoch]
+    now_ms = time.time_ns() // 1_000_000
+    record(
+        connection, cli_actor(), now_ms, "lease.release", f"epoch/{epoch}", {"leases": leases}, None
+    )
 
 
 command.add_command(cli_explain.command, "explain")

@@ -18,11 +18,13 @@ from pricing.book import PriceBook
 from pricing.money import usd_from_nano
 from pricing.price import Price
 from proxy.cli import Failure, Invocation, pass_invocation
-from proxy.cli_figures import figure, starts_at
 from proxy.cli_ledger import opened
 from proxy.cli_output import Row, format_option, print_rows
 from proxy.cli_tables import open_book
 from proxy.config import Config
+from proxy.control.api import explain as api
+from proxy.control.api.failures import ApiError
+from proxy.control.figures import figure, starts_at
 from proxy.errors import Refusal
 from proxy.explain import Standing, Verdict, explain, items, needs
 from proxy.providers import registry
@@ -73,16 +75,45 @@ def command(
     if len(body) > REQUEST_BYTES_MAX:
         raise Failure(f"{request.name}: larger than {REQUEST_BYTES_MAX >> 20} MB")
     key, statuses, leases = asyncio.run(_ledger(config, key_name))
-    principal = Principal.of(key, user, "", {})
     try:
-        asked = _asked(config, principal, provider, path, model, body)
-        standings = _standings(statuses, leases, asked)
-        verdict = explain(asked.facts, asked.price, standings, asked.quote)
+        word, rows = _explained(config, key, statuses, leases, user, (provider, path, model, body))
     except Refusal as exc:
         raise Failure(f"refused: {exc.code}: {exc.message}", 1) from exc
-    print_rows(_rows(asked, standings, verdict), COLUMNS, output)
-    if verdict.word == "refused":
+    print_rows(rows, COLUMNS, output)
+    if word == "refused":
         raise click.exceptions.Exit(1)
+
+
+def explain_call(
+    config: Config, standing: api.Standing, asked: api.ExplainRequest, body: bytes
+) -> api.Explanation:
+    """The same for the admin API. Raises ApiError."""
+    wanted = (asked.provider or None, asked.path or None, asked.model or None, body)
+    key, statuses, leases = standing.key, standing.statuses, standing.leases
+    try:
+        word, rows = _explained(config, key, statuses, leases, asked.user, wanted)
+    except Refusal as exc:
+        return api.Explanation(refused=True, code=exc.code, message=exc.message, lines=[])
+    except Failure as exc:
+        raise ApiError(400, "not_explained", exc.message) from exc
+    lines = [api.ExplainedLine(**row) for row in rows]
+    return api.Explanation(refused=word == "refused", code="", message=word, lines=lines)
+
+
+def _explained(
+    config: Config,
+    key: KeyEntry,
+    statuses: Sequence[BudgetStatus],
+    leases: Sequence[LeaseStatus],
+    user: str,
+    call: tuple[str | None, str | None, str | None, bytes],
+) -> tuple[str, list[Row]]:
+    """The verdict in a word, and why. Raises Failure and Refusal."""
+    principal = Principal.of(key, user, "", {})
+    asked = _asked(config, principal, *call)
+    standings = _standings(statuses, leases, asked)
+    verdict = explain(asked.facts, asked.price, standings, asked.quote)
+    return verdict.word, list(_rows(asked, standings, verdict))
 
 
 async def _ledger(
@@ -237,6 +268,7 @@ def _budget_row(standing: Standing, verdict: Verdict) -> Row:
         "spent": None if standing.capped else figure(entry.unit, standing.spent),
         "free": None if standing.capped else figure(entry.unit, standing.free),
         "verdict": verdict.word if blocks else "passes",
+        "scope": entry.scope,
     }
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from db import catalog, schema
+from db import catalog, edits, schema
 from db.catalog_types import CreatedKey, KeyListing
 from db.engine import reader
 from proxy.cli import Invocation, pass_invocation, subgroup
-from proxy.cli_ledger import opened, opened_unchecked
+from proxy.cli_ledger import cli_actor, opened, opened_unchecked
 from proxy.cli_output import Row, format_option, print_rows, timestamp
 from proxy.config import expires_at_ms
 from proxy.control.declared import declared
@@ -71,8 +71,9 @@ def create(
         raise click.UsageError("give --team or --project")
 
     def make(connection: Any) -> CreatedKey:
-        return catalog.create_key(
+        return edits.create_key(
             connection,
+            cli_actor(),
             name=name,
             now_ms=_now_ms(),
             team=team,
@@ -99,9 +100,11 @@ def _split(globs: tuple[str, ...]) -> tuple[str, ...]:
 @pass_invocation
 def revoke(invocation: Invocation, name: str) -> None:
     """Refuse further calls with key NAME; calls in flight end as usual."""
-    asyncio.run(
-        _change(invocation, lambda connection: catalog.revoke_key(connection, name, _now_ms()))
-    )
+
+    def change(connection: Any) -> None:
+        edits.revoke_key(connection, cli_actor(), name, _now_ms())
+
+    asyncio.run(_change(invocation, change))
     click.echo(f"key {name} revoked", err=True)
 
 
@@ -110,9 +113,11 @@ def revoke(invocation: Invocation, name: str) -> None:
 @pass_invocation
 def rotate(invocation: Invocation, name: str) -> None:
     """Print a new secret for key NAME; the old one stops, budgets and history stay."""
-    made: CreatedKey = asyncio.run(
-        _change(invocation, lambda connection: catalog.rotate_key(connection, name))
-    )
+
+    def change(connection: Any) -> CreatedKey:
+        return edits.rotate_key(connection, cli_actor(), name, _now_ms())
+
+    made: CreatedKey = asyncio.run(_change(invocation, change))
     click.echo(made.secret)
     click.echo(f"key {made.name} rotated; it is not stored and not shown again", err=True)
 

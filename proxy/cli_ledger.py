@@ -1,11 +1,14 @@
 """Open the ledger for one command."""
 
+import getpass
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from db import schema
+from db.audit import Actor
 from db.engine import open_engine
 from proxy.config import Config
 
@@ -25,3 +28,12 @@ async def opened_unchecked(config: Config, *, read_only: bool) -> AsyncIterator[
         yield engine
     finally:
         await engine.dispose()
+
+
+def cli_actor() -> Actor:
+    """Who runs the command, for the audit log."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as in containers
+        user = "unknown"
+    return Actor(f"cli:{user}", socket.gethostname())

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from proxy.control.plain_rows import csv_cell, plain
+from proxy.control.csv_cells import csv_cell, plain
 
 __all__ = [
     "FORMATS", "Row", "console", "csv_cell", "format_option", "plain", "print_rows", "timestamp",

@@ -1,28 +1,18 @@
 """`tollkeeper prices`: the tables, what is in them, and where new ones come from."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from decimal import Decimal
 from fnmatch import fnmatchcase
 
 import click
 
-from pricing.book import PriceBook
-from pricing.price import Price
 from pricing.sources.merge import disagreements
 from pricing.table import choose_table
 from proxy import cli_prices_diff, cli_prices_import
 from proxy.cli import Failure, Invocation, pass_invocation, subgroup
 from proxy.cli_output import Row, format_option, print_rows
 from proxy.cli_tables import checked_day, open_book, open_table, tables, today
-
-_SHOWN_PRICES = {
-    "input_usd": "input_cost_per_token",
-    "cache_read_usd": "cache_read_input_token_cost",
-    "cache_write_usd": "cache_creation_input_token_cost",
-    "output_usd": "output_cost_per_token",
-}
-_MILLION = Decimal(1_000_000)
+from proxy.control.price_rows import SHOWN_PRICES, price_rows
 
 
 @subgroup(
@@ -83,8 +73,8 @@ def show(
     day = checked_day(at) if at is not None else ""
     book = open_book(invocation.load(), table_id, day)
     organization, _, name = team.partition("/")
-    rows = _prices(book.for_team(organization, name), provider, model, day)
-    columns = ["provider", "model", *_SHOWN_PRICES, "max_input_tokens", "max_output_tokens"]
+    rows = price_rows(book.for_team(organization, name), provider, model, day)
+    columns = ["provider", "model", *SHOWN_PRICES, "max_input_tokens", "max_output_tokens"]
     columns += ["source", "retired"]
     found = next(rows, None)
     if found is None:
@@ -95,38 +85,6 @@ def show(
 def _chain(first: Row, rest: Iterator[Row]) -> Iterator[Row]:
     yield first
     yield from rest
-
-
-def _prices(book: PriceBook, provider: str, model: str, day: str) -> Iterator[Row]:
-    """A model goes by any name that leads to it: a version of one is found by its own name."""
-    seen = set()
-    for entry_provider, entry_model, _ in book.table.items():
-        if fnmatchcase(entry_provider, provider):
-            name = entry_model if fnmatchcase(entry_model, model) else model
-            price = book.quote(entry_provider, name)
-            if price is not None and price.key not in seen:
-                seen.add(price.key)
-                yield _row(price, day)
-
-
-def _row(price: Price, day: str) -> Row:
-    """The time of day does not matter: shown are the standard prices of the day."""
-    noon = datetime.fromisoformat(f"{day}T12:00").replace(tzinfo=UTC) if day else None
-    prices = price.prices_on(noon.timestamp()) if noon else price.entry
-    return {
-        "provider": price.provider,
-        "model": price.model,
-        **{name: _per_million(prices.get(key)) for name, key in _SHOWN_PRICES.items()},
-        "max_input_tokens": price.max_input_tokens,
-        "max_output_tokens": price.max_output_tokens,
-        "source": price.entry.get("source"),
-        "retired": price.entry.get("retired"),
-        "entry": dict(prices),
-    }
-
-
-def _per_million(usd: str | None) -> str | None:
-    return None if usd is None else format((Decimal(usd) * _MILLION).normalize(), "f")
 
 
 @command.command(name="disagreements")

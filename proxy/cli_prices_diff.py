@@ -2,22 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import click
 
 from pricing.money import nano_from_usd, usd_from_nano
 from pricing.names import canonical_provider, spellings
 from pricing.sources.load import load_installed
-from pricing.sources.merge import PROVENANCE, Entries, merge
+from pricing.sources.merge import Entries, merge
 from proxy.cli import Invocation, pass_invocation
 from proxy.cli_output import Row, format_option, print_rows
 from proxy.cli_prices_import import read_sources
 from proxy.cli_tables import open_table, tables, today
 from proxy.config import Config
+from proxy.control.price_rows import differences
 
 Spend = Mapping[tuple[str, str], int]  # by (provider, model) of the table, nano-USD
 
@@ -41,7 +41,7 @@ def command(
     config = invocation.load()
     before = _entries(config, old)
     after = _entries(config, new) if new else _next(before)
-    changes = list(_differences(before, after))
+    changes = list(differences(before, after))
     spent = asyncio.run(_spend(config, before, since)) if spend and changes else {}
     rows = [row | {"spend_usd": usd_from_nano(spent.get(_name(row), 0))} for row in changes]
     columns = ["provider", "model", "change", "key", "old", "new", "spend_usd"]
@@ -63,21 +63,6 @@ def _name(row: Row) -> tuple[str, str]:
 
 def _next(before: Entries) -> Entries:
     return merge(load_installed(today()), before, today())
-
-
-def _differences(before: Entries, after: Entries) -> Iterator[dict[str, Any]]:
-    for name in sorted(before.keys() | after.keys()):
-        was, now = before.get(name), after.get(name)
-        row: dict[str, Any] = {"provider": name[0], "model": name[1]}
-        if was is None or now is None:
-            yield row | {"change": "added" if was is None else "removed"}
-            continue
-        if now.get("retired") and not was.get("retired"):
-            yield row | {"change": "retired"}
-        for key in sorted((was.keys() | now.keys()) - PROVENANCE):
-            if was.get(key) != now.get(key):
-                values = {"key": key, "old": was.get(key), "new": now.get(key)}
-                yield row | {"change": "changed"} | values
 
 
 def _entries(config: Config, name: str) -> Entries:

@@ -24,8 +24,8 @@ from proxy.cli import Invocation, Subcommands, pass_invocation
 from proxy.cli_ledger import opened
 from proxy.cli_output import FORMATS, Row, print_rows, timestamp
 from proxy.cli_pairs import Pairs
-from proxy.cli_parquet import write_parquet
 from proxy.config import Config
+from proxy.control.parquet import write_parquet
 from proxy.control.report_focus import focus
 from proxy.control.reporting import Answer, Question, answer
 

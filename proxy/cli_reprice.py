@@ -26,8 +26,8 @@ from pricing.money import usd_from_nano
 from proxy.cli import Invocation, pass_invocation
 from proxy.cli_ledger import opened
 from proxy.cli_output import Row, format_option, print_rows, with_progress
-from proxy.cli_versions import CONFIGURED, find_version
 from proxy.config import Config
+from proxy.control.versions import CONFIGURED, find_version
 
 HOST = "adjustments"  # whose rollups these are: no row is shared with a host at work
 COLUMNS = (

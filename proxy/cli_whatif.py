@@ -2,29 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
-from sqlalchemy import select
 
-from db.engine import reader
-from db.models import Organization, Team
-from db.report_filters import Filters, parse_time_range
-from db.whatif import Key, Repriced, what_if
-from pricing.money import usd_from_nano
 from proxy.cli import Invocation, pass_invocation
 from proxy.cli_ledger import opened
 from proxy.cli_output import Row, format_option, print_rows
 from proxy.cli_pairs import Pairs
-from proxy.cli_versions import CONFIGURED, find_version
 from proxy.config import Config
-from proxy.control.reporting import change
-
-COLUMNS = (
-    "at_model", "calls", "cost_usd", "priced", "priced_cost_usd", "what_if_usd", "change_usd",
-    "change_percent", "estimated", "not_priced", "reasons",
-)  # fmt: skip
+from proxy.control.versions import CONFIGURED
+from proxy.control.what_if import COLUMNS, WhatIf, rows_of
 
 
 @click.command(name="what-if")
@@ -46,7 +34,14 @@ COLUMNS = (
 )
 @format_option
 @pass_invocation
-def command(invocation: Invocation, /, output: str, by: str, **options: Any) -> None:
+def command(
+    invocation: Invocation,
+    /,
+    output: str,
+    by: str,
+    where: tuple[tuple[str, str], ...],
+    **options: Any,
+) -> None:
     """What the same calls would have cost at other models.
 
     Tokens are counted as they were. `priced_cost_usd` is what those calls cost that the other
@@ -54,47 +49,10 @@ def command(invocation: Invocation, /, output: str, by: str, **options: Any) -> 
     """
     dimensions = tuple(name.strip() for name in by.split(",") if name.strip() not in ("", "total"))
     config, now_ms = invocation.load(), time.time_ns() // 1_000_000
-    found = asyncio.run(_ask(config, dimensions, now_ms, options))
-    rows = list(_rows(found, dimensions))
+    rows = asyncio.run(_ask(config, WhatIf(by=dimensions, where=dict(where), **options), now_ms))
     print_rows(rows, (*dimensions, *COLUMNS), output, empty="no calls")
 
 
-async def _ask(
-    config: Config, by: tuple[str, ...], now_ms: int, options: Mapping[str, Any]
-) -> dict[Key, Repriced]:
-    times = parse_time_range(options["since"], options["until"], now_ms, options["timezone"])
+async def _ask(config: Config, asked: WhatIf, now_ms: int) -> list[Row]:
     async with opened(config) as engine:
-        async with reader(engine).connect() as connection:
-            target = await find_version(connection, options["version"], config.pricing)
-            names = select(Team.id, Organization.name, Team.name).join(
-                Organization, Team.organization_id == Organization.id
-            )
-            teams = {id_: (org, team) for id_, org, team in await connection.execute(names)}
-        filters = Filters(*times, dict(options["where"]))
-        return await what_if(engine, target.book, options["models"], by, filters, now_ms, teams)
-
-
-def _rows(found: Mapping[Key, Repriced], by: tuple[str, ...]) -> Iterator[Row]:
-    """The dearest groups first, models in the order of their cost."""
-
-    def order(item: tuple[Key, Repriced]) -> Any:
-        key, sums = item
-        return -sums.cost_nano, tuple(part or "" for part in key.group), sums.other_nano, key.model
-
-    for key, sums in sorted(found.items(), key=order):
-        difference = change(sums.other_nano, sums.priced_nano)
-        reasons = [f"{count} {reason}" for reason, count in sums.not_priced.most_common()]
-        yield {
-            **dict(zip(by, key.group, strict=True)),
-            "at_model": key.model,
-            "calls": sums.calls,
-            "cost_usd": usd_from_nano(sums.cost_nano),
-            "priced": sums.priced,
-            "priced_cost_usd": usd_from_nano(sums.priced_nano),
-            "what_if_usd": usd_from_nano(sums.other_nano),
-            "change_usd": difference["change_usd"],
-            "change_percent": difference["change_percent"],
-            "estimated": sums.estimated,
-            "not_priced": sums.not_priced.total(),
-            "reasons": reasons,
-        }
+        return list(await rows_of(engine, config.pricing, asked, now_ms))

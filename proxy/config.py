@@ -63,10 +63,19 @@ class Journal(Struct, forbid_unknown_fields=True, frozen=True):
     max_mb: Annotated[int, Meta(ge=2)] = 8192  # on disk; drained files go before their time
 
 
+class Viewer(Struct, forbid_unknown_fields=True, frozen=True):
+    """Reads one team's figures over the admin API and the dashboard, and changes nothing."""
+
+    name: str
+    key: str
+    team: str  # ORG/TEAM
+
+
 class Admin(Struct, forbid_unknown_fields=True, frozen=True):
     host: str = "127.0.0.1"
     port: Port = 4001
     key: str = ""
+    viewers: list[Viewer] = []
 
 
 class Overlay(Struct, forbid_unknown_fields=True, frozen=True):

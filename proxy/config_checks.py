@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 from pricing.keys import is_price_key
 from pricing.money import NANO_PER_USD
 from proxy.config import Budget, Config, Key, Overlay, Provider, expires_at_ms
+from proxy.config_admin import check_admin
 from proxy.config_alerts import check_alerts
 from proxy.config_clouds import check_cloud
 from proxy.config_reader import Problems
@@ -39,6 +40,7 @@ _HEADER = re.compile(r"[A-Za-z0-9-]+\Z")
 def check(config: Config, problems: Problems) -> None:
     """Add every cross-reference that does not hold to `problems`."""
     _check_addresses(config, problems)
+    check_admin(config.admin, problems)
     for name, provider in config.providers.items():
         _check_provider(f"providers.{name}", name, provider, problems)
     if not config.providers:

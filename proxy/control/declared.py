@@ -29,7 +29,7 @@ def declared(config: Config) -> Declared:
         projects=tuple(projects),
         users=tuple((org_name, name, email) for (org_name, name), email in users.items()),
         keys=keys,
-        budgets=tuple(_budget(budget) for budget in config.budgets),
+        budgets=tuple(declared_budget(budget) for budget in config.budgets),
     )
 
 
@@ -57,7 +57,7 @@ def _key(key: Key, organization: str, team: str, project: str) -> DeclaredKey:
     )
 
 
-def _budget(budget: Budget) -> DeclaredBudget:
+def declared_budget(budget: Budget) -> DeclaredBudget:
     unit, limit = budget.unit_and_limit()
     return DeclaredBudget(
         scope=budget.scope,

@@ -7,7 +7,8 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from db import schema
-from db.catalog import bump_revision, sync_config
+from db.audited_sync import sync_config
+from db.catalog import bump_revision
 from db.dead_letters import DeadLetters
 from db.engine import open_engine
 from db.journal import JournalError, Lock, lock_control

@@ -18,6 +18,7 @@ SECTIONS: dict[str, type[Struct]] = {
     "database": config.Database,
     "journal": config.Journal,
     "admin": config.Admin,
+    "admin.viewers[]": config.Viewer,
     "pricing": config.Pricing,
     "pricing.overlays[]": config.Overlay,
     "providers.NAME": config.Provider,

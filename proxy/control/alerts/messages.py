@@ -8,7 +8,8 @@ import msgspec
 
 from db.alerts import ENDED, REPORT, Message
 from proxy.control.alerts.figures import iso_ms
-from proxy.control.plain_rows import Row, csv_text, printable, text_table
+from proxy.control.csv_cells import csv_text
+from proxy.control.plain_rows import Row, printable, text_table
 
 TEXT_ROWS_MAX = 200  # of a report in the text of a mail; the attachment has more
 CHAT_CHARS_MAX = 3_000

@@ -6,9 +6,10 @@ import httpx
 import pytest
 from msgspec.structs import replace
 
+from proxy.cli_explain import explain_call
 from proxy.config import Admin
-from proxy.control import admin as admin_module
 from proxy.control.admin import admin_app
+from proxy.control.api import backend as backend_module
 from proxy.control.control import Control
 from tests.proxy.control.test_control import CLOCK, USD, Host, until
 
@@ -25,7 +26,7 @@ async def host(tmp_path):
 
 
 async def get(control: Control, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
-    transport = httpx.ASGITransport(app=admin_app(control))
+    transport = httpx.ASGITransport(app=admin_app(control, explain_call))
     async with httpx.AsyncClient(transport=transport, base_url="http://admin") as client:
         return await client.get(path, headers=headers or {})
 
@@ -133,7 +134,7 @@ async def test_an_unreachable_ledger_is_said_and_metrics_go_on(host, monkeypatch
     def unreachable(url, *, read_only, **_):
         raise OSError("gone")
 
-    monkeypatch.setattr(admin_module, "open_engine", unreachable)
+    monkeypatch.setattr(backend_module, "open_engine", unreachable)
     assert (await get(control, "/admin/api/report", AUTHORIZED)).status_code == 503
     answer = await get(control, "/metrics")
     assert answer.status_code == 200

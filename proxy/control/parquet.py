@@ -6,8 +6,9 @@ from decimal import Decimal
 from itertools import islice
 from typing import IO, Any
 
-from proxy.cli import Failure
-from proxy.cli_output import Row
+from db.errors import ReportError
+
+Row = Mapping[str, Any]
 
 ROWS_PER_GROUP = 10_000
 COUNTS = {"calls", "periods", "http_status", "duration_ms", "client_retry"}
@@ -15,12 +16,12 @@ FLAGS = {"partial", "stream"}
 
 
 def write_parquet(rows: Iterable[Row], columns: Sequence[str], file: IO[bytes]) -> None:
-    """Raises Failure where pyarrow is not installed."""
+    """Raises ReportError where pyarrow is not installed."""
     try:
         import pyarrow as pa  # noqa: PLC0415
         from pyarrow import parquet as pq  # noqa: PLC0415
     except ImportError as exc:
-        raise Failure("Parquet needs pyarrow: install tollkeeper[parquet]") from exc
+        raise ReportError("Parquet needs pyarrow: install tollkeeper[parquet]") from exc
     schema = pa.schema([(name, _type(pa, name)) for name in columns])
     with pq.ParquetWriter(file, schema) as writer:
         iterator = iter(rows)

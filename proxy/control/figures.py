@@ -29,3 +29,11 @@ def _window(budget: BudgetRow, now_s: float) -> tuple[int, int]:
     return current_window(
         budget.period, budget.timezone, budget.week_start, budget.month_day, now_s
     )
+
+
+def moment(at_ms: int | None) -> str | None:
+    """ISO 8601 in UTC, to the millisecond."""
+    if at_ms is None:
+        return None
+    seconds, ms = divmod(at_ms, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ms:03d}Z"

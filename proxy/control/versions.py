@@ -7,18 +7,18 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from db.errors import ReportError
 from db.models import PriceVersion
 from db.repricing_prices import Target
 from pricing.book import PriceBook
 from pricing.table import PriceTable, TableInfo, choose_table, known_tables
-from proxy.cli import Failure
 from proxy.config import Pricing
 
 CONFIGURED = "configured"
 
 
 async def find_version(connection: AsyncConnection, name: str, pricing: Pricing) -> Target:
-    """Raises Failure for a name nobody knows, and for a version that cannot be made again."""
+    """Raises ReportError for a name nobody knows, and for a version that cannot be made again."""
     configured = configured_version(pricing)
     if name in (CONFIGURED, configured.version):
         return configured
@@ -29,7 +29,7 @@ async def find_version(connection: AsyncConnection, name: str, pricing: Pricing)
     row: Any = (await connection.execute(query.with_only_columns(PriceVersion.__table__))).first()
     if row is None:
         known = ", ".join([CONFIGURED, *tables])
-        raise Failure(f"no price version {name!r}; there are: {known}, and those of rows")
+        raise ReportError(f"no price version {name!r}; there are: {known}, and those of rows")
     return _made_again(row, tables, pricing)
 
 
@@ -43,14 +43,14 @@ def configured_version(pricing: Pricing) -> Target:
 def _made_again(row: Any, tables: dict[str, TableInfo], pricing: Pricing) -> Target:
     info = tables.get(row.table_id)
     if info is None or info.sha256 != row.sha256:
-        raise Failure(f"price version {row.version}: its table {row.table_id!r} is not here")
+        raise ReportError(f"price version {row.version}: its table {row.table_id!r} is not here")
     # A rate is part of the name; versions of before it was stored may have had the one of now.
     rates = [part for part in configured_version(pricing).book.stored() if isinstance(part, dict)]
     for parts in (row.overlays, [*row.overlays, *rates]):
         target = _target(info, parts)
         if target.version == row.version:
             return target
-    raise Failure(f"price version {row.version}: pricing.unpriced_usd_per_mtok was another one")
+    raise ReportError(f"price version {row.version}: pricing.unpriced_usd_per_mtok was another one")
 
 
 def _target(info: TableInfo, parts: Sequence[Any]) -> Target:

@@ -1,0 +1,28 @@
+"""Every endpoint of the admin API."""
+
+from proxy.control.api import (
+    audit,
+    budgets,
+    calls,
+    explain,
+    keys,
+    places,
+    prices,
+    reconciliations,
+    reports,
+    status,
+)
+from proxy.control.api.table import Endpoint
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *status.ENDPOINTS,
+    *places.ENDPOINTS,
+    *keys.ENDPOINTS,
+    *budgets.ENDPOINTS,
+    *calls.ENDPOINTS,
+    *reports.ENDPOINTS,
+    *prices.ENDPOINTS,
+    *explain.ENDPOINTS,
+    *reconciliations.ENDPOINTS,
+    *audit.ENDPOINTS,
+)
