@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -11,8 +10,8 @@ from pricing.batch import Part, batch_ceiling, is_batch_priced
 from pricing.ceiling import SERVER_TOOL_PASSES, Ceiling, Tool, ceiling, output_limit_for
 from pricing.ceiling import with_tools as ceiling_with_tools
 from pricing.errors import MissingMaximum
-from pricing.money import usd_from_nano
 from pricing.price import Price
+from proxy.budget_refusals import cost_cap_refusal, refusal, spent_refusal
 from proxy.budgets import Budgets
 from proxy.call import Call
 from proxy.errors import Refusal
@@ -68,7 +67,9 @@ async def attempt(
 ) -> HoldResult:
     """Plan, clamp and hold. Raises Refusal for what no waiting can change."""
     bounds, plan = find_plan(call, terms, budgets, learned, now_s)
-    check_cost_cap(call, bounds.ceiling)
+    own_cap = call.own.max_cost_nano if call.own is not None else None
+    if own_cap is not None and bounds.ceiling.nano > own_cap:
+        raise cost_cap_refusal(bounds.ceiling.nano, own_cap)
     cap = exceeded_cap(terms.caps, bounds) if terms.caps else None
     if cap is not None:
         needed = bounds.needed(cap)
@@ -168,8 +169,12 @@ def find_plan(
     hold = bounds.whole(applicable)
     whole = facts.size.output_limit is not None
     plan = budgets.plan(call.call_id, hold.nano, applicable, bounds, now_s, whole=whole)
-    if terms.caps or plan is None or plan.crowded:
-        limit = find_clamp(facts, terms.price, applicable, budgets, bounds, now_s)
+    own_cap = call.own.max_cost_nano if call.own is not None else None
+    if terms.caps or own_cap is not None or plan is None or plan.crowded:
+        clamping = applicable
+        if own_cap is not None and not whole:
+            clamping += own_cap_budget(own_cap, terms)
+        limit = find_clamp(facts, terms.price, clamping, budgets, bounds, now_s)
         if limit is not None:
             call.clamped = facts.size.output_limit = limit
             bounds = find_bounds(facts, terms, learned)
@@ -250,17 +255,13 @@ def clamped_limit(
     return None if limit >= most else limit
 
 
-def check_cost_cap(call: Call, bound: Ceiling) -> None:
-    """`x-tollkeeper-max-cost-usd`: refuse a call that might cost more."""
-    assert call.own is not None
-    cap = call.own.max_cost_nano
-    if cap is not None and bound.nano > cap:
-        raise Refusal(
-            "cost_cap_exceeded",
-            f"This call can cost up to {usd_from_nano(bound.nano)} USD, above its own cap of "
-            f"{usd_from_nano(cap)} USD (x-tollkeeper-max-cost-usd). Lower its output limit.",
-            {"ceiling_usd": usd_from_nano(bound.nano), "cap_usd": usd_from_nano(cap)},
-        )
+def own_cap_budget(cap_nano: int, terms: Terms) -> tuple[BudgetEntry, ...]:
+    """`x-tollkeeper-max-cost-usd` as a cap that clamps a call without a limit of its own; none
+    where one of the call's budgets does not clamp."""
+    if not all(budget.clamp for budget in terms.applicable):
+        return ()
+    passes = terms.passes
+    return (BudgetEntry(0, "call", "usd", cap_nano, "request", server_tool_passes=passes),)
 
 
 def exceeded_cap(caps: tuple[BudgetEntry, ...], bounds: Bounds) -> BudgetEntry | None:
@@ -300,78 +301,3 @@ def hold_record(call: Call, bound: Ceiling) -> Hold:
         client_retry=own.client_retry,
         priced_model=call.price.key,
     )
-
-
-def refusal(result: HoldResult) -> Refusal:
-    """Why the call was not admitted, for its caller."""
-    budget = result.budget
-    if result.kind == "spent" and budget is not None:
-        return spent_refusal(
-            budget,
-            spent=result.spent,
-            held=result.held_amount,
-            needed=result.needed,
-            resets_at_s=result.resets_at_s,
-        )
-    if result.kind == "busy" and budget is not None:
-        return busy_refusal(budget, result)
-    reason = "the journal's disk is full" if result.kind == "full" else "it cannot be reached"
-    return Refusal(
-        "ledger_unavailable",
-        f"Budgets cannot be checked now: {reason}. Try again in a moment.",
-        retry_after_s=5,
-    )
-
-
-def spent_refusal(
-    budget: BudgetEntry, *, spent: int, held: int, needed: int, resets_at_s: int | None
-) -> Refusal:
-    """The budget cannot pay for this call, now or until its window ends."""
-    details = _figures(budget, spent, held, needed)
-    when = ""
-    if resets_at_s is not None:
-        resets_at = datetime.fromtimestamp(resets_at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        details["resets_at"] = resets_at
-        when = f" It resets at {resets_at}."
-    return Refusal(
-        "budget_exceeded",
-        f"The {budget.period} budget of {budget.scope} cannot pay for this call: limit "
-        f"{amount(budget, budget.limit)}, spent {amount(budget, spent)}, held by calls in flight "
-        f"{amount(budget, held)}; this call can take up to {amount(budget, needed)}.{when}",
-        details,
-    )
-
-
-def busy_refusal(budget: BudgetEntry, result: HoldResult) -> Refusal:
-    """Only calls in flight stand in the way: try again soon."""
-    return Refusal(
-        "budget_busy",
-        f"The {budget.period} budget of {budget.scope} is held by calls in flight: "
-        f"{amount(budget, result.held_amount)} of {amount(budget, budget.limit)}. "
-        "Try again in a moment.",
-        _figures(budget, result.spent, result.held_amount, result.needed),
-        retry_after_s=result.retry_after_s,
-    )
-
-
-def _figures(budget: BudgetEntry, spent: int, held: int, needed: int) -> dict[str, object]:
-    return {
-        "scope": budget.scope,
-        "period": budget.period,
-        "unit": budget.unit,
-        "limit": number(budget, budget.limit),
-        "spent": number(budget, spent),
-        "held": number(budget, held),
-        "needed": number(budget, needed),
-    }
-
-
-def number(budget: BudgetEntry, value: int) -> str | int:
-    """A budget's figure for a body: exact USD as text, counts as integers."""
-    return usd_from_nano(value) if budget.unit == "usd" else value
-
-
-def amount(budget: BudgetEntry, value: int) -> str:
-    """The same for a sentence."""
-    unit = "USD" if budget.unit == "usd" else budget.unit
-    return f"{number(budget, value)} {unit}"
