@@ -90,6 +90,7 @@ class BudgetRow(NamedTuple):
     hold_wait_ms: int = 2000
     server_tool_passes: int = 4
     learned: bool = False
+    enforce: bool = True
 
 
 class CreatedKey(NamedTuple):

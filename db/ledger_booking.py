@@ -44,6 +44,20 @@ BOOK_WINDOWS = Statement(
     ("change", "over", "window"),
 )
 
+# The same of money that was not asked for, and calls that a budget spared.
+BOOK_OVERAGE = Statement(
+    lambda _: (
+        update(_WINDOWS)
+        .values(
+            committed=_WINDOWS.c.committed + bindparam("change"),
+            overage=_WINDOWS.c.overage + bindparam("over"),
+            spared=_WINDOWS.c.spared + bindparam("calls"),
+        )
+        .where(_WINDOWS.c.id == bindparam("window"))
+    ),
+    ("change", "over", "calls", "window"),
+)
+
 READ_AT_ONCE = 64  # leases; a statement of its own for each number of windows
 
 

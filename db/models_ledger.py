@@ -31,6 +31,7 @@ class Window(Base):
     extra: Mapped[int] = mapped_column(BigInteger, default=0)  # temporary raise of the limit
     # committed - overage when the limit was last lowered below it (I1a); 0: it fitted
     lowered_from: Mapped[int] = mapped_column(BigInteger, default=0)
+    spared: Mapped[int] = mapped_column(BigInteger, default=0)  # calls it would have refused
 
 
 class Epoch(Base):

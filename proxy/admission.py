@@ -28,21 +28,23 @@ class Terms(NamedTuple):
 
     price: Price
     applicable: tuple[BudgetEntry, ...]
-    caps: tuple[BudgetEntry, ...]  # those of them that are caps per request
+    caps: tuple[BudgetEntry, ...]  # those of them that are caps per request, and enforced
     soft: bool  # some of them hold what has been learned
     passes: int  # held for a server-side tool without a bound of its own
     fallbacks: tuple[Price, ...] = ()  # of the models that may answer instead; none is dearer
     parts: tuple[Part, ...] = ()  # of a batch
     tools: tuple[Tool, ...] = ()  # billed at models of their own
+    counting: tuple[BudgetEntry, ...] = ()  # those of the budgets that are not enforced
 
     @classmethod
     def of(cls, price: Price, applicable: tuple[BudgetEntry, ...]) -> "Terms":
         return cls(
             price,
             applicable,
-            tuple(budget for budget in applicable if budget.period == "request"),
+            tuple(b for b in applicable if b.period == "request" and b.enforce),
             any(budget.learned and budget.unit != "requests" for budget in applicable),
             max((b.server_tool_passes for b in applicable), default=SERVER_TOOL_PASSES),
+            counting=tuple(budget for budget in applicable if not budget.enforce),
         )
 
 
@@ -76,6 +78,9 @@ async def attempt(
         raise spent_refusal(cap, spent=0, held=0, needed=needed, resets_at_s=None)
     if plan is None:
         return HoldResult("outage")
+    if terms.counting:
+        caps = tuple(budget for budget in terms.counting if budget.period == "request")
+        plan.spared = [((cap.id, 0), cap) for cap in caps if bounds.needed(cap) > cap.limit]
     assert call.hold is not None
     record = hold_record(call, call.hold)
     return budgets.hold_at_once(record, plan) or await budgets.hold(record, plan, now_s)
@@ -258,7 +263,7 @@ def clamped_limit(
 def own_cap_budget(cap_nano: int, terms: Terms) -> tuple[BudgetEntry, ...]:
     """`x-tollkeeper-max-cost-usd` as a cap that clamps a call without a limit of its own; none
     where one of the call's budgets does not clamp."""
-    if not all(budget.clamp for budget in terms.applicable):
+    if not all(budget.clamp or not budget.enforce for budget in terms.applicable):
         return ()
     passes = terms.passes
     return (BudgetEntry(0, "call", "usd", cap_nano, "request", server_tool_passes=passes),)

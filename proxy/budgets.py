@@ -111,6 +111,8 @@ class Budgets:
             if slice_ is None or not clock.starts_at <= now_s < clock.ends_at:
                 slice_ = self._current(clock, now_s)
                 if slice_ is None:
+                    if not entry.enforce:
+                        continue
                     return None
             unit = clock.unit
             amount = (soft if entry.learned else strict)[unit]
@@ -147,16 +149,20 @@ class Budgets:
         Waits for money up to the least `hold_wait_ms` of the budgets in the way. May be
         cancelled. Raises JournalBroken.
         """
-        result = self.hold_at_once(record, call)
-        if result is not None:
-            return result
-        result = self._line.spent(call)
-        if result is None:
-            result = await self._line.wait(call, now_s, client_gone)
-        if result is not None:
-            if result.kind != "outage" or not self._admits_unbacked:
+        while True:
+            result = self.hold_at_once(record, call)
+            if result is not None:
                 return result
-            call.backed = False
+            result = self._line.spent(call)
+            if result is None:
+                result = await self._line.wait(call, now_s, client_gone)
+            if result is None:
+                return self._admit(call, record)
+            if not call.spare(result.kind):  # else it is nobody's that is enforced
+                break
+        if result.kind != "outage" or not self._admits_unbacked:
+            return result
+        call.backed = False
         return self._admit(call, record)
 
     def hold_begun(self, record: Hold, call: HeldCall) -> HoldResult:
@@ -228,6 +234,8 @@ class Budgets:
     def _admit(self, call: HeldCall, record: Hold) -> HoldResult:
         """Append the hold of money that is taken, before anything goes upstream (rule 1)."""
         record.amounts, record.backed = call.amounts, call.backed
+        if call.spared:
+            record.spared = [window for window, _ in call.spared]
         try:
             self._journal.append_hold(record)
         except JournalFull:

@@ -28,6 +28,8 @@ COLUMNS = (
     "leased",
     "remaining",
     "resets_at",
+    "enforced",
+    "would_refuse",
     "models",
     "providers",
 )
@@ -44,7 +46,8 @@ def command() -> None:
 def list_(invocation: Invocation, output: str) -> None:
     """Every budget and its current window.
 
-    `leased` is set aside for calls in flight and workers; `remaining` is limit less spent.
+    `leased` is set aside for calls in flight and workers; `remaining` is limit less spent;
+    `would_refuse` counts the calls that a budget that is not enforced would have refused.
     """
     now_s = time.time()
     statuses = asyncio.run(_statuses(invocation.load(), now_s))
@@ -68,6 +71,8 @@ def _row(status: BudgetStatus, now_s: float) -> Row:
         "remaining": figure(budget.unit, status.remaining),
         "overage": figure(budget.unit, status.overage),
         "resets_at": resets_at(budget, now_s),
+        "enforced": budget.enforce,
+        "would_refuse": None if budget.enforce and not status.spared else status.spared,
         "models": list(budget.models),
         "providers": list(budget.providers),
     }

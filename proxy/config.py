@@ -184,6 +184,7 @@ class Budget(Struct, forbid_unknown_fields=True, frozen=True):
     month_day: Annotated[int, Meta(ge=1, le=31)] = 1  # beyond a month's end: its last day
     models: list[str] = []  # globs; empty = all
     providers: list[str] = []
+    enforce: bool = True  # False: it counts, and refuses nothing
     clamp: bool = True
     clamp_share: Annotated[float, Meta(gt=0, le=1)] = 0.125
     clamp_min_tokens: Count = 1024

@@ -48,9 +48,9 @@ class Line:
     ) -> HoldResult | None:
         """Wait until the money is there; None: it has been taken."""
         wait_s = min(
-            entry.hold_wait_ms
+            entry.hold_wait_ms if entry.enforce else 0  # for control's answer only
             for slice_, amount, entry, _ in call.needs
-            if amount and (slice_.free < amount or slice_.queue)
+            if amount and slice_.lacks(amount)
         )
         ticket = Ticket(call, wait_s / 1000)
         self._enter(ticket, now_s)

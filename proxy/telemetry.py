@@ -131,6 +131,9 @@ def record_metrics(metrics: Metrics, call: Call, duration_ns: int) -> None:
         metrics.price_lookup(priced=priced)
     if refusal is not None and refusal.code in _BLOCKED:
         metrics.blocked(str(refusal.details.get("scope", "call")).partition("/")[0])
+    if call.held is not None and call.held.spared:
+        for _, budget in call.held.spared:
+            metrics.spared(budget.scope.partition("/")[0])
     first_ns = call.first_byte_ns
     metrics.call(
         call.provider.name if call.provider is not None else OTHER,
@@ -198,6 +201,8 @@ def _add_outcome(line: dict[str, object], call: Call) -> None:
     assert done is not None
     assert held is not None
     usage = done.usage
+    if held.spared:
+        line["would_refuse"] = [budget.scope for _, budget in held.spared]
     line["ending"] = done.ending
     line["usage_source"] = done.usage_source
     line["cost_usd"] = call.cost_usd or usd_from_nano(done.cost.nano)

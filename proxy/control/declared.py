@@ -70,12 +70,13 @@ def _budget(budget: Budget) -> DeclaredBudget:
         models=tuple(budget.models),
         providers=tuple(budget.providers),
         options={
-            "clamp": budget.clamp,
+            "clamp": budget.clamp and budget.enforce,
             "clamp_share": budget.clamp_share,
             "clamp_min_tokens": budget.clamp_min_tokens,
             "hold_wait_ms": budget.hold_wait_ms,
             "server_tool_passes": budget.server_tool_passes,
             "learned": budget.hold == "learned",
+            "enforce": budget.enforce,
             "alert_at": budget.alert_at,
         },
     )
