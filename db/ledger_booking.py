@@ -8,6 +8,7 @@ from sqlalchemy import Connection, bindparam, select, update
 from db.ledger_types import LeaseState
 from db.models import Budget, Lease
 from db.models import Window as WindowRow
+from db.raises import amount_in_force
 from db.statements import Statement, insert_new, leases_statement, table_of
 
 _LEASES = table_of(Lease)
@@ -102,10 +103,10 @@ def lock_windows(connection: Connection, window_ids: Sequence[int]) -> Sequence[
 
 
 def lock_limits(connection: Connection, budget_ids: Collection[int]) -> dict[int, int]:
-    """The limits in force (rule R6). They stay in force until this transaction has ended: nothing
-    is leased by a limit that is being lowered at that moment."""
+    """The limits in force (rule R6), raises included. The budgets' own stay so until this
+    transaction has ended: nothing is leased by a limit that is being lowered at that moment."""
     query = (
-        select(Budget.id, Budget.limit_value)
+        select(Budget.id, Budget.limit_value + amount_in_force(connection))
         .where(Budget.id.in_(budget_ids))
         .order_by(Budget.id)
         .with_for_update(read=True)

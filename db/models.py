@@ -37,6 +37,7 @@ from db.models_ledger import (
     Epoch,
     JournalOffset,
     Lease,
+    Raise,
     Window,
 )
 
@@ -60,6 +61,7 @@ __all__ = [
     "Project",
     "ProjectBudget",
     "ProviderObject",
+    "Raise",
     "Repricing",
     "Revision",
     "Team",

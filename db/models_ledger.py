@@ -34,6 +34,21 @@ class Window(Base):
     spared: Mapped[int] = mapped_column(BigInteger, default=0)  # calls it would have refused
 
 
+class Raise(Base):
+    """A limit is higher for a while. Append-only: one that was too high is followed by one below
+    zero. In force from `from_ms` until before `until_ms`, by the database's clock."""
+
+    __tablename__ = "ai_budget_raises"
+    id: Mapped[int] = _id()
+    budget_id: Mapped[int] = _ref("ai_budgets.id", index=True)
+    amount: Mapped[int] = mapped_column(BigInteger)  # in the budget's unit
+    from_ms: Mapped[int] = mapped_column(BigInteger)
+    until_ms: Mapped[int] = mapped_column(BigInteger)
+    made_by: Mapped[str] = mapped_column(String(128))
+    reason: Mapped[str] = mapped_column(String(512))
+    created_at_ms: Mapped[int] = mapped_column(BigInteger)
+
+
 class Epoch(Base):
     """One life of one control. Epoch 0 belongs to no host: it takes adjustments."""
 

@@ -12,7 +12,7 @@ from db.engine import reader
 from db.ledger import close_epoch
 from db.report_leases import LeaseStatus, unfinished_leases
 from db.reports import BudgetStatus, budget_status
-from proxy import cli_explain
+from proxy import cli_explain, cli_raises
 from proxy.cli import Failure, Invocation, pass_invocation, subgroup
 from proxy.cli_figures import figure, resets_at, starts_at
 from proxy.cli_ledger import opened
@@ -24,6 +24,7 @@ COLUMNS = (
     "unit",
     "period",
     "limit",
+    "raised",
     "spent",
     "leased",
     "remaining",
@@ -35,7 +36,7 @@ COLUMNS = (
 )
 
 
-@subgroup("List budgets, explain what they would say to a call.")
+@subgroup("List budgets, explain what they would say to a call, raise limits for a while.")
 def command() -> None:
     pass
 
@@ -66,6 +67,7 @@ def _row(status: BudgetStatus, now_s: float) -> Row:
         "unit": budget.unit,
         "period": budget.period,
         "limit": figure(budget.unit, status.limit),
+        "raised": figure(budget.unit, budget.raised) if budget.raised else None,
         "spent": figure(budget.unit, status.spent),
         "leased": figure(budget.unit, status.leased),
         "remaining": figure(budget.unit, status.remaining),
@@ -142,3 +144,5 @@ async def _release(config: Config, epoch: int) -> None:
 
 
 command.add_command(cli_explain.command, "explain")
+command.add_command(cli_raises.raise_, "raise")
+command.add_command(cli_raises.raises, "raises")
