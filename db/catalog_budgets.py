@@ -209,6 +209,8 @@ def _store(
 
 def _budget_row(row: Any, scope: str) -> BudgetRow:
     options = {name: row.options[name] for name in ROW_OPTIONS if name in row.options}
+    if "downgrade" in options:
+        options["downgrade"] = tuple((glob, model) for glob, model in options["downgrade"])
     return BudgetRow(
         row.id,
         scope,

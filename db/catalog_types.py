@@ -91,6 +91,7 @@ class BudgetRow(NamedTuple):
     server_tool_passes: int = 4
     learned: bool = False
     enforce: bool = True
+    downgrade: tuple[tuple[str, str], ...] = ()  # (glob of models, the model in their stead)
     raised: int = 0  # the part of the limit that is temporary
 
 

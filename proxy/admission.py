@@ -11,9 +11,10 @@ from pricing.ceiling import SERVER_TOOL_PASSES, Ceiling, Tool, ceiling, output_l
 from pricing.ceiling import with_tools as ceiling_with_tools
 from pricing.errors import MissingMaximum
 from pricing.price import Price
-from proxy.budget_refusals import cost_cap_refusal, refusal, spent_refusal
+from proxy.budget_refusals import cost_cap_refusal, refusal
 from proxy.budgets import Budgets
 from proxy.call import Call
+from proxy.downgrade import Downgrade, cheaper
 from proxy.errors import Refusal
 from proxy.holds import Bounds, HeldCall, HoldResult
 from proxy.learned import Learned
@@ -59,9 +60,36 @@ async def admit(call: Call, budgets: Budgets, learned: Learned, now_s: float) ->
         # Part of what it was clamped to has been spent while it waited: clamp it anew.
         size.output_limit, call.clamped = asked, None
         result = await attempt(call, terms, budgets, learned, now_s)
+    budget = result.budget
+    if result.kind == "spent" and budget is not None and budget.downgrade:
+        result = await admit_cheaper(call, budget, result, budgets, learned, now_s)
     if result.held is None:
         raise refusal(result)
     call.held = result.held
+
+
+async def admit_cheaper(
+    call: Call,
+    budget: BudgetEntry,
+    refused: HoldResult,
+    budgets: Budgets,
+    learned: Learned,
+    now_s: float,
+) -> HoldResult:
+    """Once more, at the model that an exhausted budget names for this case. Where that is not to
+    be had the call stays as it was, and refused."""
+    rewritten = cheaper(call, budget)
+    if rewritten is None:
+        return refused
+    change, result = Downgrade(call, rewritten), refused
+    try:
+        result = await attempt(call, find_terms(call, budgets), budgets, learned, now_s)
+    except Refusal:  # what bounds the cheaper model's cost does not let it pass either
+        pass
+    finally:
+        if result.held is None:
+            change.undo()
+    return result if result.kind != "spent" else refused
 
 
 async def attempt(
@@ -74,8 +102,7 @@ async def attempt(
         raise cost_cap_refusal(bounds.ceiling.nano, own_cap)
     cap = exceeded_cap(terms.caps, bounds) if terms.caps else None
     if cap is not None:
-        needed = bounds.needed(cap)
-        raise spent_refusal(cap, spent=0, held=0, needed=needed, resets_at_s=None)
+        return HoldResult("spent", budget=cap, needed=bounds.needed(cap))
     if plan is None:
         return HoldResult("outage")
     if terms.counting:

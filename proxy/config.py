@@ -172,6 +172,12 @@ class Organization(Struct, forbid_unknown_fields=True, frozen=True):
     users: dict[str, User] = {}
 
 
+class OnExhausted(Struct, forbid_unknown_fields=True, frozen=True):
+    """What happens to a call that a budget cannot pay any more, besides being refused."""
+
+    downgrade: dict[str, str] = {}  # glob of the model asked for -> the model it gets
+
+
 class Budget(Struct, forbid_unknown_fields=True, frozen=True):
     # organization/ORG, team/ORG/TEAM, project/ORG/TEAM/PROJECT, user/ORG/USER, key/KEY
     scope: str
@@ -191,6 +197,7 @@ class Budget(Struct, forbid_unknown_fields=True, frozen=True):
     hold: Literal["ceiling", "learned"] = "ceiling"
     hold_wait_ms: Annotated[int, Meta(ge=0, le=60_000)] = 2000
     server_tool_passes: Count = 4
+    on_exhausted: OnExhausted = OnExhausted()
     alert_at: list[Annotated[float, Meta(gt=0, le=1000)]] = []
 
     def unit_and_limit(self) -> tuple[str, int]:

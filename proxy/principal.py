@@ -10,6 +10,7 @@ from proxy.request_head import RequestHead
 
 _NAME = re.compile(r"[\w.@:+/-]{1,128}", re.ASCII)
 _AMOUNT = re.compile(r"\d{1,9}(\.\d{0,18})?([eE][+-]?\d)?|\d(\.\d{1,18})?[eE]-\d\d", re.ASCII)
+RESERVED_TAG = "tollkeeper."  # tags of our own begin with it
 TAGS_MAX = 16
 TAG_BYTES_MAX = 128
 
@@ -80,6 +81,8 @@ def _tags(header: str, value: str) -> dict[str, str]:
         key, equals, text = pair.partition("=")
         if not equals or not key.strip() or len(pair.encode()) > TAG_BYTES_MAX:
             raise _invalid(header, "must be a list like team=search,env=prod (128 bytes a tag)")
+        if key.strip().startswith(RESERVED_TAG):
+            raise _invalid(header, f"may not name tags that begin with {RESERVED_TAG}")
         if not pair.isprintable():
             raise _invalid(header, "must be printable")
         tags[key.strip()] = text.strip()

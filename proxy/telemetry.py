@@ -212,5 +212,7 @@ def _add_outcome(line: dict[str, object], call: Call) -> None:
         line["output_tokens"] = usage.output_tokens
     if call.first_byte_ns:
         line["first_byte_ms"] = (call.first_byte_ns - call.began_ns) // 1_000_000
+    if call.downgraded_from:
+        line["downgraded_from"] = call.downgraded_from
     if call.clamped is not None:
         line["clamped_max_tokens"] = call.clamped

@@ -77,6 +77,7 @@ def _budget(budget: Budget) -> DeclaredBudget:
             "server_tool_passes": budget.server_tool_passes,
             "learned": budget.hold == "learned",
             "enforce": budget.enforce,
+            "downgrade": [list(pair) for pair in budget.on_exhausted.downgrade.items()],
             "alert_at": budget.alert_at,
         },
     )

@@ -45,6 +45,7 @@ def test_nothing() -> None:
         (b"x-tollkeeper-project", b"a b"),
         (b"x-tollkeeper-tags", b"novalue"),
         (b"x-tollkeeper-tags", b"=v"),
+        (b"x-tollkeeper-tags", b"tollkeeper.x=v"),
         (b"x-tollkeeper-tags", b",".join(b"k%d=v" % i for i in range(17))),
         (b"x-tollkeeper-tags", b"k=" + b"v" * 128),
         (b"x-tollkeeper-max-cost-usd", b"cheap"),
