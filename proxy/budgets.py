@@ -70,6 +70,19 @@ class Budgets:
         """Every budget a call is charged to, caps per request included."""
         return self._index.match(principal, provider, model)
 
+    def of(self, principal: Principal) -> tuple[BudgetEntry, ...]:
+        """Every budget on a caller's scopes, the widest first."""
+        return self._index.of(principal)
+
+    def look(self, budget: BudgetEntry, now_s: float) -> Slice | None:
+        """The current window of a budget; of one that this worker knows nothing of, control is
+        asked and tells (`Slice.room`) within a flush interval or two. None: there is no window."""
+        clock = self._clocks.get(budget.id)
+        slice_ = None if clock is None else self._current(clock, now_s)
+        if slice_ is not None and slice_.room is None:
+            self._line.report(slice_)
+        return slice_
+
     def free(self, budget: BudgetEntry, now_s: float) -> int:
         """Units that could be held in a budget's current window, as last known."""
         clock = self._clocks.get(budget.id)

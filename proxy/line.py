@@ -147,6 +147,10 @@ class Line:
         for ticket in list(self._tickets.values()):
             self._remove(ticket, result)
 
+    def report(self, slice_: Slice) -> None:
+        """Control tells of a window that somebody reports from."""
+        self._send(Status([slice_.status()]))
+
     def surplus(self, slice_: Slice) -> int:
         """What is free and not needed by the first in line. Near the end of a window only the
         oldest call of all keeps money; if it waits elsewhere, all of ours goes to it."""
