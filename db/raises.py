@@ -93,7 +93,8 @@ def list_raises(connection: Connection, *, ended: bool = False) -> list[RaiseRow
     query = select(Raise.__table__).order_by(Raise.id)
     if not ended:
         query = query.where(Raise.until_ms > now)
-    return [RaiseRow(*row, row.from_ms <= now < row.until_ms) for row in connection.execute(query)]
+    rows = connection.execute(query)
+    return [RaiseRow._make((*row, row.from_ms <= now < row.until_ms)) for row in rows]
 
 
 def spans(connection: Connection, budget_ids: Iterable[int] | None = None) -> dict[int, list[Span]]:

@@ -60,6 +60,9 @@ async def admit(call: Call, budgets: Budgets, learned: Learned, now_s: float) ->
         # Part of what it was clamped to has been spent while it waited: clamp it anew.
         size.output_limit, call.clamped = asked, None
         result = await attempt(call, terms, budgets, learned, now_s)
+    if result.held is not None:
+        call.held = result.held
+        return
     budget = result.budget
     if result.kind == "spent" and budget is not None and budget.downgrade:
         result = await admit_cheaper(call, budget, result, budgets, learned, now_s)
@@ -97,7 +100,8 @@ async def attempt(
 ) -> HoldResult:
     """Plan, clamp and hold. Raises Refusal for what no waiting can change."""
     bounds, plan = find_plan(call, terms, budgets, learned, now_s)
-    own_cap = call.own.max_cost_nano if call.own is not None else None
+    assert call.own is not None
+    own_cap = call.own.max_cost_nano
     if own_cap is not None and bounds.ceiling.nano > own_cap:
         raise cost_cap_refusal(bounds.ceiling.nano, own_cap)
     cap = exceeded_cap(terms.caps, bounds) if terms.caps else None
@@ -201,7 +205,8 @@ def find_plan(
     hold = bounds.whole(applicable)
     whole = facts.size.output_limit is not None
     plan = budgets.plan(call.call_id, hold.nano, applicable, bounds, now_s, whole=whole)
-    own_cap = call.own.max_cost_nano if call.own is not None else None
+    assert call.own is not None
+    own_cap = call.own.max_cost_nano
     if terms.caps or own_cap is not None or plan is None or plan.crowded:
         clamping = applicable
         if own_cap is not None and not whole:

@@ -8,7 +8,6 @@ import json
 import re
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from json.decoder import scanstring
 from typing import NamedTuple
 
 from proxy.arrival import Arrival
@@ -96,7 +95,7 @@ def _members(text: str) -> list[tuple[str, tuple[int, int]]]:
         raise ValueError("no object")
     at = _skip(text, at + 1)
     while text[at] == '"':
-        key, at = scanstring(text, at + 1, True)
+        key, at = _decode_value(text, at)
         at = _skip(text, at)
         if text[at] != ":":
             raise ValueError("no colon")
