@@ -24,6 +24,7 @@ from db.models import (
     Window,
 )
 from db.paths import PATHS, Query
+from db.raises import amount_in_force
 
 IDENTITY_CHARS_MAX = 512
 ROW_OPTIONS = BudgetRow._fields[BudgetRow._fields.index("clamp") :]
@@ -112,13 +113,17 @@ def sync_budgets(connection: Connection, declared: Iterable[DeclaredBudget], now
 
 
 def load_budgets(connection: Connection) -> list[BudgetRow]:
-    """The live budgets on live scopes, by id."""
+    """The live budgets on live scopes, by id, with the limits in force."""
     out: list[BudgetRow] = []
     for kind, scope in SCOPES.items():
         paths = {owner_id: path for path, owner_id in _paths(connection, kind).items()}
         joined: Any = scope.joined.__table__
         query = (
-            select(Budget.__table__, joined.c[scope.owner].label("owner_id"))
+            select(
+                Budget.__table__,
+                joined.c[scope.owner].label("owner_id"),
+                amount_in_force(connection).label("raised"),
+            )
             .join(joined, joined.c.budget_id == Budget.id)
             .where(Budget.tombstoned_at_ms.is_(None))
         )
@@ -217,16 +222,19 @@ def store_budget(
 
 def _budget_row(row: Any, scope: str) -> BudgetRow:
     options = {name: row.options[name] for name in ROW_OPTIONS if name in row.options}
+    if "downgrade" in options:
+        options["downgrade"] = tuple((glob, model) for glob, model in options["downgrade"])
     return BudgetRow(
         row.id,
         scope,
         row.unit,
-        row.limit_value,
+        row.limit_value + int(row.raised),
         row.period,
         row.timezone,
         row.week_start,
         row.month_day,
         tuple(row.models),
         tuple(row.providers),
+        raised=int(row.raised),
         **options,
     )

@@ -90,6 +90,9 @@ class BudgetRow(NamedTuple):
     hold_wait_ms: int = 2000
     server_tool_passes: int = 4
     learned: bool = False
+    enforce: bool = True
+    downgrade: tuple[tuple[str, str], ...] = ()  # (glob of models, the model in their stead)
+    raised: int = 0  # the part of the limit that is temporary
 
 
 class CreatedKey(NamedTuple):

@@ -50,6 +50,9 @@ class Hold(Struct, array_like=True, gc=False):
     tags: dict[str, str] = {}
     client_retry: int = 0
     priced_model: str = ""  # the table entry the hold was priced with
+    # Of budgets that are not enforced: those that would have refused the call. Nothing is held
+    # there; a cap per request is (budget, 0), no window.
+    spared: list[Window] = []
 
 
 class Opens(Struct, array_like=True, gc=False):
@@ -106,9 +109,10 @@ FLAG_CEILING_VIOLATION = 4
 FLAG_UNBACKED = 8
 FLAG_LEARNED = 16  # more than a soft budget held for it, within the ceiling or not
 FLAG_REPORTED_COST = 32  # charged is the provider's own figure (`charge: reported`)
+FLAG_WOULD_REFUSE = 64  # a budget that is not enforced would have refused it
 
 # A row with one of these explains overage in the windows it was charged to (I1c).
-FLAGS_OVERAGE = FLAG_CEILING_VIOLATION | FLAG_UNBACKED | FLAG_LEARNED
+FLAGS_OVERAGE = FLAG_CEILING_VIOLATION | FLAG_UNBACKED | FLAG_LEARNED | FLAG_WOULD_REFUSE
 
 
 class Segment(Struct, array_like=True, gc=False):

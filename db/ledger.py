@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from db import registry
 from db.journal_records import FLAG_UNBACKED, FLAGS_OVERAGE, Window
-from db.ledger_booking import BOOK_LEASES, BOOK_WINDOWS, lock_leases, lock_windows
+from db.ledger_booking import BOOK_LEASES, BOOK_OVERAGE, BOOK_WINDOWS, lock_leases, lock_windows
 from db.ledger_corrections import adjust
 from db.ledger_insert import Ended, SomeExisted, insert_calls, insert_calls_carefully
 from db.ledger_leases import lease, open_tickets
@@ -269,9 +269,12 @@ def _book(
         return {}, 0
     states = lock_leases(connection, epoch_id, sorted(ids.values()))
     bookings = {window: Booking(*states[id_]) for window, id_ in ids.items()}
-    unflagged = []
+    unflagged, spared = [], dict.fromkeys(ids, 0)
     for hold, settle, row in fresh:
         unbacked = book(bookings, settle.charges, settle.held, hold.backed)
+        for window in hold.spared:
+            if window in spared:  # a cap per request has none
+                spared[window] += 1
         if unbacked and not row[FLAGS] & FLAGS_OVERAGE:
             unflagged.append((row[FLAGS] | FLAG_UNBACKED, row[0]))
     order = sorted(ids.items(), key=lambda item: item[1])
@@ -279,10 +282,10 @@ def _book(
         connection,
         [(bookings[w].granted, bookings[w].spent, id_, epoch_id) for w, id_ in order],
     )
-    over = [(bookings[w].unbacked, bookings[w].unbacked, id_) for w, id_ in order]
-    over = [row for row in over if row[0]]
+    over = [(bookings[w].unbacked, bookings[w].unbacked, spared[w], id_) for w, id_ in order]
+    over = [row for row in over if row[0] or row[2]]
     if over:
-        BOOK_WINDOWS.many(connection, over)
+        BOOK_OVERAGE.many(connection, over)
     if unflagged:
         FLAG_COSTS.many(connection, unflagged)
     after = {window: LeaseState(b.granted, b.spent) for window, b in bookings.items()}

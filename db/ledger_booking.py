@@ -8,6 +8,7 @@ from sqlalchemy import Connection, bindparam, select, update
 from db.ledger_types import LeaseState
 from db.models import Budget, Lease
 from db.models import Window as WindowRow
+from db.raises import amount_in_force
 from db.statements import Statement, insert_new, leases_statement, table_of
 
 _LEASES = table_of(Lease)
@@ -42,6 +43,20 @@ BOOK_WINDOWS = Statement(
         .where(_WINDOWS.c.id == bindparam("window"))
     ),
     ("change", "over", "window"),
+)
+
+# The same of money that was not asked for, and calls that a budget spared.
+BOOK_OVERAGE = Statement(
+    lambda _: (
+        update(_WINDOWS)
+        .values(
+            committed=_WINDOWS.c.committed + bindparam("change"),
+            overage=_WINDOWS.c.overage + bindparam("over"),
+            spared=_WINDOWS.c.spared + bindparam("calls"),
+        )
+        .where(_WINDOWS.c.id == bindparam("window"))
+    ),
+    ("change", "over", "calls", "window"),
 )
 
 READ_AT_ONCE = 64  # leases; a statement of its own for each number of windows
@@ -88,10 +103,10 @@ def lock_windows(connection: Connection, window_ids: Sequence[int]) -> Sequence[
 
 
 def lock_limits(connection: Connection, budget_ids: Collection[int]) -> dict[int, int]:
-    """The limits in force (rule R6). They stay in force until this transaction has ended: nothing
-    is leased by a limit that is being lowered at that moment."""
+    """The limits in force (rule R6), raises included. The budgets' own stay so until this
+    transaction has ended: nothing is leased by a limit that is being lowered at that moment."""
     query = (
-        select(Budget.id, Budget.limit_value)
+        select(Budget.id, Budget.limit_value + amount_in_force(connection))
         .where(Budget.id.in_(budget_ids))
         .order_by(Budget.id)
         .with_for_update(read=True)

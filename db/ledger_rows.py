@@ -5,7 +5,15 @@ from typing import Any
 
 import msgspec
 
-from db.journal_records import FLAG_UNBACKED, NO_REQUEST, Amounts, Hold, Settle, Window
+from db.journal_records import (
+    FLAG_UNBACKED,
+    FLAG_WOULD_REFUSE,
+    NO_REQUEST,
+    Amounts,
+    Hold,
+    Settle,
+    Window,
+)
 from db.models import CostAnalytics, UsageCost
 from pricing.usage import Usage
 
@@ -71,13 +79,19 @@ def settled_row(
         settle.duration_ms,
         settle.first_byte_ms,
         hold.client_retry,
-        settle.flags if hold.backed else settle.flags | FLAG_UNBACKED,
+        settle.flags if hold.backed and not hold.spared else settle.flags | flags_of(hold),
         settle.error[:64],
         settle.response_id[:128],
         encode_json(tags).decode() if tags else None,
         figure,
         None if figure is None else figure - priced_nano(settle),
     )
+
+
+def flags_of(hold: Hold) -> int:
+    """What its admission says of a row."""
+    flags = 0 if hold.backed else FLAG_UNBACKED
+    return flags | FLAG_WOULD_REFUSE if hold.spared else flags
 
 
 def priced_nano(settle: Settle) -> int:

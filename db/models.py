@@ -41,6 +41,7 @@ from db.models_ledger import (
     JournalOffset,
     Lease,
     PrunedCharges,
+    Raise,
     Window,
 )
 
@@ -69,6 +70,7 @@ __all__ = [
     "ProjectBudget",
     "ProviderObject",
     "PrunedCharges",
+    "Raise",
     "Repricing",
     "Retention",
     "Revision",

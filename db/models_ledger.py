@@ -32,6 +32,22 @@ class Window(Base):
     extra: Mapped[int] = mapped_column(BigInteger, default=0)  # temporary raise of the limit
     # committed - overage when the limit was last lowered below it (I1a); 0: it fitted
     lowered_from: Mapped[int] = mapped_column(BigInteger, default=0)
+    spared: Mapped[int] = mapped_column(BigInteger, default=0)  # calls it would have refused
+
+
+class Raise(Base):
+    """A limit is higher for a while. Append-only: one that was too high is followed by one below
+    zero. In force from `from_ms` until before `until_ms`, by the database's clock."""
+
+    __tablename__ = "ai_budget_raises"
+    id: Mapped[int] = _id()
+    budget_id: Mapped[int] = _ref("ai_budgets.id", index=True)
+    amount: Mapped[int] = mapped_column(BigInteger)  # in the budget's unit
+    from_ms: Mapped[int] = mapped_column(BigInteger)
+    until_ms: Mapped[int] = mapped_column(BigInteger)
+    made_by: Mapped[str] = mapped_column(String(128))
+    reason: Mapped[str] = mapped_column(String(512))
+    created_at_ms: Mapped[int] = mapped_column(BigInteger)
 
 
 class Epoch(Base):

@@ -163,7 +163,7 @@ class References:
         if known is None:
             self.unit(connection, window[0])
             keys = {"budget_id": window[0], "starts_at": window[1]}
-            values = {"committed": 0, "overage": 0, "extra": 0, "lowered_from": 0}
+            values = dict.fromkeys(("committed", "overage", "extra", "lowered_from", "spared"), 0)
             known = self._windows[window] = _find_or_make(connection, WindowRow, keys, values)
         return known
 

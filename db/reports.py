@@ -16,6 +16,7 @@ from sqlalchemy.orm import aliased
 
 from db.catalog_budgets import load_budgets
 from db.catalog_types import BudgetRow
+from db.journal_records import FLAG_WOULD_REFUSE
 from db.models import (
     ApiKey,
     CostAdjustment,
@@ -64,7 +65,8 @@ async def calls(
 ) -> AsyncGenerator[dict[str, Any], None]:
     """Cost rows in the order of time, each with the fields of CALL_FIELDS in that order.
 
-    Where the reply had the provider's own figure, there is `provider_cost_usd`, too.
+    Where the reply had the provider's own figure, there is `provider_cost_usd`, too;
+    `would_refuse` is true, and there, where a budget that is not enforced would have refused.
     An adjustment is a row of its own: it holds differences, so that sums are right, and two fields
     more: `adjusts`, the request id of the call, and `previous_price_version`. The call's own row
     stays as it was. Raises ReportError.
@@ -81,7 +83,7 @@ def calls_query() -> Any:
     names = (
         "call_id", "at_ms", "provider", "model", "tags", "http_status", "ending", "usage_source",
         *TOKENS, "cost_nano", "hold_nano", "cost_items", "route", "stream", "duration_ms",
-        "client_retry", "adjusts", "provider_cost_nano",
+        "client_retry", "adjusts", "provider_cost_nano", "flags",
     )  # fmt: skip
     before, of_before = aliased(ModelCost), aliased(PriceVersion)
     return (
@@ -140,6 +142,8 @@ def call_of(row: Any) -> dict[str, Any]:
         "duration_ms": row.duration_ms,
         "client_retry": row.client_retry,
     }
+    if row.flags & FLAG_WOULD_REFUSE:
+        call["would_refuse"] = True
     if row.provider_cost_nano is not None:
         call["provider_cost_usd"] = usd_from_nano(row.provider_cost_nano)
     if row.adjusts is not None:
@@ -165,6 +169,7 @@ class BudgetStatus(NamedTuple):
     committed: int  # granted to anybody: spent, held or at hand in a worker
     spent: int
     overage: int
+    spared: int = 0  # calls that it would have refused, were it enforced
 
     @property
     def leased(self) -> int:
@@ -199,4 +204,5 @@ def _status(budget: BudgetRow, start: int | None, windows: dict[Any, Any]) -> Bu
     if row is None:
         return BudgetStatus(budget, start, budget.limit, 0, 0, 0)
     limit = budget.limit + row.extra
-    return BudgetStatus(budget, start, limit, row.committed, int(row.spent), row.overage)
+    sums = (row.committed, int(row.spent), row.overage, row.spared)
+    return BudgetStatus(budget, start, limit, *sums)

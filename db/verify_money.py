@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 
 from db.models import Budget, ChargeSetWindow, Epoch, Lease, PrunedCharges, UsageCost, Window
+from db.raises import extremes, spans
 from db.streaming import stream
 from db.verify_charges import FLAGGED, SUMS, row_sums
 from db.verify_types import Finding, call_name
@@ -16,8 +17,10 @@ from pricing.money import usd_from_nano
 
 async def check_windows(connection: AsyncConnection) -> AsyncGenerator[Finding, None]:
     """I1 and I3 of each window."""
+    raises = await connection.run_sync(spans)
     async for row in stream(connection, _windows_query()):
-        for invariant, message in _window_problems(row):
+        raised = extremes(raises.get(row.budget_id, ()), row.starts_at * 1000)[1]
+        for invariant, message in _window_problems(row, raised):
             subject = f"window {row.id} ({row.identity}, from {row.starts_at})"
             yield Finding(invariant, subject, message)
 
@@ -65,12 +68,13 @@ def _windows_query() -> Any:
     )
 
 
-def _window_problems(row: Any) -> Iterator[tuple[str, str]]:
+def _window_problems(row: Any, raised_most: int) -> Iterator[tuple[str, str]]:
     granted, spent = int(row.granted or 0), int(row.spent or 0)
     charged, flagged, raised = (
         int(getattr(row, f"{kind}{row.unit}") or 0) for kind in ("", "flagged_", "raised_")
     )
-    bound = max(row.limit_value + row.extra, row.lowered_from)
+    # What was granted while a raise was in force stays when it has ended.
+    bound = max(row.limit_value + row.extra + raised_most, row.lowered_from)
     # Adjustments are booked whatever the limit: the calls were made. One upwards may follow when
     # the room that one downwards made was leased, so only those upwards count.
     leased = row.committed - row.overage - raised

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -11,10 +10,11 @@ from pricing.batch import Part, batch_ceiling, is_batch_priced
 from pricing.ceiling import SERVER_TOOL_PASSES, Ceiling, Tool, ceiling, output_limit_for
 from pricing.ceiling import with_tools as ceiling_with_tools
 from pricing.errors import MissingMaximum
-from pricing.money import usd_from_nano
 from pricing.price import Price
+from proxy.budget_refusals import cost_cap_refusal, refusal
 from proxy.budgets import Budgets
 from proxy.call import Call
+from proxy.downgrade import Downgrade, cheaper
 from proxy.errors import Refusal
 from proxy.holds import Bounds, HeldCall, HoldResult
 from proxy.learned import Learned
@@ -29,21 +29,23 @@ class Terms(NamedTuple):
 
     price: Price
     applicable: tuple[BudgetEntry, ...]
-    caps: tuple[BudgetEntry, ...]  # those of them that are caps per request
+    caps: tuple[BudgetEntry, ...]  # those of them that are caps per request, and enforced
     soft: bool  # some of them hold what has been learned
     passes: int  # held for a server-side tool without a bound of its own
     fallbacks: tuple[Price, ...] = ()  # of the models that may answer instead; none is dearer
     parts: tuple[Part, ...] = ()  # of a batch
     tools: tuple[Tool, ...] = ()  # billed at models of their own
+    counting: tuple[BudgetEntry, ...] = ()  # those of the budgets that are not enforced
 
     @classmethod
     def of(cls, price: Price, applicable: tuple[BudgetEntry, ...]) -> "Terms":
         return cls(
             price,
             applicable,
-            tuple(budget for budget in applicable if budget.period == "request"),
+            tuple(b for b in applicable if b.period == "request" and b.enforce),
             any(budget.learned and budget.unit != "requests" for budget in applicable),
             max((b.server_tool_passes for b in applicable), default=SERVER_TOOL_PASSES),
+            counting=tuple(budget for budget in applicable if not budget.enforce),
         )
 
 
@@ -58,9 +60,39 @@ async def admit(call: Call, budgets: Budgets, learned: Learned, now_s: float) ->
         # Part of what it was clamped to has been spent while it waited: clamp it anew.
         size.output_limit, call.clamped = asked, None
         result = await attempt(call, terms, budgets, learned, now_s)
+    if result.held is not None:
+        call.held = result.held
+        return
+    budget = result.budget
+    if result.kind == "spent" and budget is not None and budget.downgrade:
+        result = await admit_cheaper(call, budget, result, budgets, learned, now_s)
     if result.held is None:
         raise refusal(result)
     call.held = result.held
+
+
+async def admit_cheaper(
+    call: Call,
+    budget: BudgetEntry,
+    refused: HoldResult,
+    budgets: Budgets,
+    learned: Learned,
+    now_s: float,
+) -> HoldResult:
+    """Once more, at the model that an exhausted budget names for this case. Where that is not to
+    be had the call stays as it was, and refused."""
+    rewritten = cheaper(call, budget)
+    if rewritten is None:
+        return refused
+    change, result = Downgrade(call, rewritten), refused
+    try:
+        result = await attempt(call, find_terms(call, budgets), budgets, learned, now_s)
+    except Refusal:  # what bounds the cheaper model's cost does not let it pass either
+        pass
+    finally:
+        if result.held is None:
+            change.undo()
+    return result if result.kind != "spent" else refused
 
 
 async def attempt(
@@ -68,13 +100,18 @@ async def attempt(
 ) -> HoldResult:
     """Plan, clamp and hold. Raises Refusal for what no waiting can change."""
     bounds, plan = find_plan(call, terms, budgets, learned, now_s)
-    check_cost_cap(call, bounds.ceiling)
+    assert call.own is not None
+    own_cap = call.own.max_cost_nano
+    if own_cap is not None and bounds.ceiling.nano > own_cap:
+        raise cost_cap_refusal(bounds.ceiling.nano, own_cap)
     cap = exceeded_cap(terms.caps, bounds) if terms.caps else None
     if cap is not None:
-        needed = bounds.needed(cap)
-        raise spent_refusal(cap, spent=0, held=0, needed=needed, resets_at_s=None)
+        return HoldResult("spent", budget=cap, needed=bounds.needed(cap))
     if plan is None:
         return HoldResult("outage")
+    if terms.counting:
+        caps = tuple(budget for budget in terms.counting if budget.period == "request")
+        plan.spared = [((cap.id, 0), cap) for cap in caps if bounds.needed(cap) > cap.limit]
     assert call.hold is not None
     record = hold_record(call, call.hold)
     return budgets.hold_at_once(record, plan) or await budgets.hold(record, plan, now_s)
@@ -168,8 +205,13 @@ def find_plan(
     hold = bounds.whole(applicable)
     whole = facts.size.output_limit is not None
     plan = budgets.plan(call.call_id, hold.nano, applicable, bounds, now_s, whole=whole)
-    if terms.caps or plan is None or plan.crowded:
-        limit = find_clamp(facts, terms.price, applicable, budgets, bounds, now_s)
+    assert call.own is not None
+    own_cap = call.own.max_cost_nano
+    if terms.caps or own_cap is not None or plan is None or plan.crowded:
+        clamping = applicable
+        if own_cap is not None and not whole:
+            clamping += own_cap_budget(own_cap, terms)
+        limit = find_clamp(facts, terms.price, clamping, budgets, bounds, now_s)
         if limit is not None:
             call.clamped = facts.size.output_limit = limit
             bounds = find_bounds(facts, terms, learned)
@@ -250,17 +292,13 @@ def clamped_limit(
     return None if limit >= most else limit
 
 
-def check_cost_cap(call: Call, bound: Ceiling) -> None:
-    """`x-tollkeeper-max-cost-usd`: refuse a call that might cost more."""
-    assert call.own is not None
-    cap = call.own.max_cost_nano
-    if cap is not None and bound.nano > cap:
-        raise Refusal(
-            "cost_cap_exceeded",
-            f"This call can cost up to {usd_from_nano(bound.nano)} USD, above its own cap of "
-            f"{usd_from_nano(cap)} USD (x-tollkeeper-max-cost-usd). Lower its output limit.",
-            {"ceiling_usd": usd_from_nano(bound.nano), "cap_usd": usd_from_nano(cap)},
-        )
+def own_cap_budget(cap_nano: int, terms: Terms) -> tuple[BudgetEntry, ...]:
+    """`x-tollkeeper-max-cost-usd` as a cap that clamps a call without a limit of its own; none
+    where one of the call's budgets does not clamp."""
+    if not all(budget.clamp or not budget.enforce for budget in terms.applicable):
+        return ()
+    passes = terms.passes
+    return (BudgetEntry(0, "call", "usd", cap_nano, "request", server_tool_passes=passes),)
 
 
 def exceeded_cap(caps: tuple[BudgetEntry, ...], bounds: Bounds) -> BudgetEntry | None:
@@ -300,78 +338,3 @@ def hold_record(call: Call, bound: Ceiling) -> Hold:
         client_retry=own.client_retry,
         priced_model=call.price.key,
     )
-
-
-def refusal(result: HoldResult) -> Refusal:
-    """Why the call was not admitted, for its caller."""
-    budget = result.budget
-    if result.kind == "spent" and budget is not None:
-        return spent_refusal(
-            budget,
-            spent=result.spent,
-            held=result.held_amount,
-            needed=result.needed,
-            resets_at_s=result.resets_at_s,
-        )
-    if result.kind == "busy" and budget is not None:
-        return busy_refusal(budget, result)
-    reason = "the journal's disk is full" if result.kind == "full" else "it cannot be reached"
-    return Refusal(
-        "ledger_unavailable",
-        f"Budgets cannot be checked now: {reason}. Try again in a moment.",
-        retry_after_s=5,
-    )
-
-
-def spent_refusal(
-    budget: BudgetEntry, *, spent: int, held: int, needed: int, resets_at_s: int | None
-) -> Refusal:
-    """The budget cannot pay for this call, now or until its window ends."""
-    details = _figures(budget, spent, held, needed)
-    when = ""
-    if resets_at_s is not None:
-        resets_at = datetime.fromtimestamp(resets_at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        details["resets_at"] = resets_at
-        when = f" It resets at {resets_at}."
-    return Refusal(
-        "budget_exceeded",
-        f"The {budget.period} budget of {budget.scope} cannot pay for this call: limit "
-        f"{amount(budget, budget.limit)}, spent {amount(budget, spent)}, held by calls in flight "
-        f"{amount(budget, held)}; this call can take up to {amount(budget, needed)}.{when}",
-        details,
-    )
-
-
-def busy_refusal(budget: BudgetEntry, result: HoldResult) -> Refusal:
-    """Only calls in flight stand in the way: try again soon."""
-    return Refusal(
-        "budget_busy",
-        f"The {budget.period} budget of {budget.scope} is held by calls in flight: "
-        f"{amount(budget, result.held_amount)} of {amount(budget, budget.limit)}. "
-        "Try again in a moment.",
-        _figures(budget, result.spent, result.held_amount, result.needed),
-        retry_after_s=result.retry_after_s,
-    )
-
-
-def _figures(budget: BudgetEntry, spent: int, held: int, needed: int) -> dict[str, object]:
-    return {
-        "scope": budget.scope,
-        "period": budget.period,
-        "unit": budget.unit,
-        "limit": number(budget, budget.limit),
-        "spent": number(budget, spent),
-        "held": number(budget, held),
-        "needed": number(budget, needed),
-    }
-
-
-def number(budget: BudgetEntry, value: int) -> str | int:
-    """A budget's figure for a body: exact USD as text, counts as integers."""
-    return usd_from_nano(value) if budget.unit == "usd" else value
-
-
-def amount(budget: BudgetEntry, value: int) -> str:
-    """The same for a sentence."""
-    unit = "USD" if budget.unit == "usd" else budget.unit
-    return f"{number(budget, value)} {unit}"

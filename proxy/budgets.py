@@ -70,6 +70,19 @@ class Budgets:
         """Every budget a call is charged to, caps per request included."""
         return self._index.match(principal, provider, model)
 
+    def of(self, principal: Principal) -> tuple[BudgetEntry, ...]:
+        """Every budget on a caller's scopes, the widest first."""
+        return self._index.of(principal)
+
+    def look(self, budget: BudgetEntry, now_s: float) -> Slice | None:
+        """The current window of a budget; of one that this worker knows nothing of, control is
+        asked and tells (`Slice.room`) within a flush interval or two. None: there is no window."""
+        clock = self._clocks.get(budget.id)
+        slice_ = None if clock is None else self._current(clock, now_s)
+        if slice_ is not None and slice_.room is None:
+            self._line.report(slice_)
+        return slice_
+
     def free(self, budget: BudgetEntry, now_s: float) -> int:
         """Units that could be held in a budget's current window, as last known."""
         clock = self._clocks.get(budget.id)
@@ -111,6 +124,8 @@ class Budgets:
             if slice_ is None or not clock.starts_at <= now_s < clock.ends_at:
                 slice_ = self._current(clock, now_s)
                 if slice_ is None:
+                    if not entry.enforce:
+                        continue
                     return None
             unit = clock.unit
             amount = (soft if entry.learned else strict)[unit]
@@ -147,16 +162,20 @@ class Budgets:
         Waits for money up to the least `hold_wait_ms` of the budgets in the way. May be
         cancelled. Raises JournalBroken.
         """
-        result = self.hold_at_once(record, call)
-        if result is not None:
-            return result
-        result = self._line.spent(call)
-        if result is None:
-            result = await self._line.wait(call, now_s, client_gone)
-        if result is not None:
-            if result.kind != "outage" or not self._admits_unbacked:
+        while True:
+            result = self.hold_at_once(record, call)
+            if result is not None:
                 return result
-            call.backed = False
+            result = self._line.spent(call)
+            if result is None:
+                result = await self._line.wait(call, now_s, client_gone)
+            if result is None:
+                return self._admit(call, record)
+            if not call.spare(result.kind):  # else it is nobody's that is enforced
+                break
+        if result.kind != "outage" or not self._admits_unbacked:
+            return result
+        call.backed = False
         return self._admit(call, record)
 
     def hold_begun(self, record: Hold, call: HeldCall) -> HoldResult:
@@ -228,6 +247,8 @@ class Budgets:
     def _admit(self, call: HeldCall, record: Hold) -> HoldResult:
         """Append the hold of money that is taken, before anything goes upstream (rule 1)."""
         record.amounts, record.backed = call.amounts, call.backed
+        if call.spared:
+            record.spared = [window for window, _ in call.spared]
         try:
             self._journal.append_hold(record)
         except JournalFull:

@@ -49,6 +49,7 @@ class Call:
         "credential",
         "cut_by",
         "dialect",
+        "downgraded_from",
         "error",
         "exchange",
         "facts",
@@ -116,6 +117,7 @@ class Call:
         self.bounds: Bounds | None = None
         self.hold: Ceiling | None = None  # what the row names as its hold
         self.clamped: int | None = None
+        self.downgraded_from = ""  # the model asked for, where a budget gave it a cheaper one
         self.held: HeldCall | None = None
         self.outcome: Outcome | None = None
         self.hold_usd = self.cost_usd = ""  # for people: headers and the log line

@@ -14,7 +14,7 @@ from db.engine import reader
 from db.ledger import close_epoch
 from db.report_leases import LeaseStatus, unfinished_leases
 from db.reports import BudgetStatus, budget_status
-from proxy import cli_explain
+from proxy import cli_explain, cli_raises
 from proxy.cli import Failure, Invocation, pass_invocation, subgroup
 from proxy.cli_ledger import cli_actor, opened
 from proxy.cli_output import Row, format_option, print_rows, timestamp
@@ -26,16 +26,19 @@ COLUMNS = (
     "unit",
     "period",
     "limit",
+    "raised",
     "spent",
     "leased",
     "remaining",
     "resets_at",
+    "enforced",
+    "would_refuse",
     "models",
     "providers",
 )
 
 
-@subgroup("List budgets, explain what they would say to a call.")
+@subgroup("List budgets, explain what they would say to a call, raise limits for a while.")
 def command() -> None:
     pass
 
@@ -46,7 +49,8 @@ def command() -> None:
 def list_(invocation: Invocation, output: str) -> None:
     """Every budget and its current window.
 
-    `leased` is set aside for calls in flight and workers; `remaining` is limit less spent.
+    `leased` is set aside for calls in flight and workers; `remaining` is limit less spent;
+    `would_refuse` counts the calls that a budget that is not enforced would have refused.
     """
     now_s = time.time()
     statuses = asyncio.run(_statuses(invocation.load(), now_s))
@@ -65,11 +69,14 @@ def _row(status: BudgetStatus, now_s: float) -> Row:
         "unit": budget.unit,
         "period": budget.period,
         "limit": figure(budget.unit, status.limit),
+        "raised": figure(budget.unit, budget.raised) if budget.raised else None,
         "spent": figure(budget.unit, status.spent),
         "leased": figure(budget.unit, status.leased),
         "remaining": figure(budget.unit, status.remaining),
         "overage": figure(budget.unit, status.overage),
         "resets_at": resets_at(budget, now_s),
+        "enforced": budget.enforce,
+        "would_refuse": None if budget.enforce and not status.spared else status.spared,
         "models": list(budget.models),
         "providers": list(budget.providers),
     }
@@ -148,3 +155,5 @@ def _record_release(connection: Connection, epoch: int, found: list[LeaseStatus]
 
 
 command.add_command(cli_explain.command, "explain")
+command.add_command(cli_raises.raise_, "raise")
+command.add_command(cli_raises.raises, "raises")

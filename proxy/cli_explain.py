@@ -267,9 +267,16 @@ def _budget_row(standing: Standing, verdict: Verdict) -> Row:
         "limit": figure(entry.unit, standing.limit),
         "spent": None if standing.capped else figure(entry.unit, standing.spent),
         "free": None if standing.capped else figure(entry.unit, standing.free),
-        "verdict": verdict.word if blocks else "passes",
+        "verdict": verdict.word if blocks else _uncounted(standing, verdict),
         "scope": entry.scope,
     }
+
+
+def _uncounted(standing: Standing, verdict: Verdict) -> str:
+    """Of a budget that is not in the way."""
+    entry = standing.entry
+    over = needs(entry, verdict.ceiling) > standing.limit - standing.spent
+    return "passes" if entry.enforce or not over else "would refuse (not enforced)"
 
 
 def _soft(entry: BudgetEntry) -> str:

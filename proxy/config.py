@@ -181,6 +181,12 @@ class Organization(Struct, forbid_unknown_fields=True, frozen=True):
     users: dict[str, User] = {}
 
 
+class OnExhausted(Struct, forbid_unknown_fields=True, frozen=True):
+    """What happens to a call that a budget cannot pay any more, besides being refused."""
+
+    downgrade: dict[str, str] = {}  # glob of the model asked for -> the model it gets
+
+
 class Budget(Struct, forbid_unknown_fields=True, frozen=True):
     # organization/ORG, team/ORG/TEAM, project/ORG/TEAM/PROJECT, user/ORG/USER, key/KEY
     scope: str
@@ -193,12 +199,14 @@ class Budget(Struct, forbid_unknown_fields=True, frozen=True):
     month_day: Annotated[int, Meta(ge=1, le=31)] = 1  # beyond a month's end: its last day
     models: list[str] = []  # globs; empty = all
     providers: list[str] = []
+    enforce: bool = True  # False: it counts, and refuses nothing
     clamp: bool = True
     clamp_share: Annotated[float, Meta(gt=0, le=1)] = 0.125
     clamp_min_tokens: Count = 1024
     hold: Literal["ceiling", "learned"] = "ceiling"
     hold_wait_ms: Annotated[int, Meta(ge=0, le=60_000)] = 2000
     server_tool_passes: Count = 4
+    on_exhausted: OnExhausted = OnExhausted()
     alert_at: list[Annotated[float, Meta(gt=0, le=1000)]] = []  # per cent of the limit
     alert_exhaustion_h: list[Annotated[float, Meta(gt=0, le=8760)]] = []  # before it is expected
 

@@ -21,6 +21,7 @@ from proxy.scopes import parse_scope
 
 NAME_CHARS_MAX = 128
 PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
+MODEL_NAME = re.compile(r"[\w.:/@+-]{1,128}\Z", re.ASCII)
 # First segments of the data port's own paths and of the bare paths SDKs use.
 RESERVED_PROVIDER_NAMES = frozenset(
     {"v1", "v1beta", "v1beta1", "v1alpha", "upload", "ws", "healthz", "readyz"}
@@ -216,6 +217,10 @@ def _check_budgets(config: Config, problems: Problems) -> None:
         if budget.scope not in known:
             problems.add_check(f"{path}.scope", _unknown_scope(budget.scope, known))
         _check_limit(path, budget, problems)
+        for model in budget.on_exhausted.downgrade.values():
+            if not MODEL_NAME.match(model):
+                at = f"{path}.on_exhausted.downgrade"
+                problems.add_check(at, f"{model!r}: expected the name of a model, no glob")
         _check_timezone(f"{path}.timezone", budget.timezone, problems)
         _check_provider_globs(f"{path}.providers", budget.providers, config, problems)
         if seen.setdefault(_identity(budget), path) != path:

@@ -59,6 +59,7 @@ def explain(
     if clamped_to is not None:
         facts.size.output_limit = clamped_to
         bound = find_ceiling(facts, terms)
+    standings = [standing for standing in standings if standing.entry.enforce]
     for standing in sorted(standings, key=lambda standing: not standing.capped):
         if needs(standing.entry, bound) > standing.limit - standing.spent:
             return Verdict("refused", standing, clamped_to, bound)

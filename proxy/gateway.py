@@ -25,7 +25,8 @@ from proxy.state import State
 from proxy.telemetry import Telemetry
 from proxy.upstream import Pool, UpstreamError, UpstreamTimeout
 
-_HEALTH = frozenset([b"/healthz", b"/readyz"])
+ME = b"/tollkeeper/v1/me"
+_OWN_PATHS = frozenset([b"/healthz", b"/readyz", ME])
 _JSON = (b"content-type", b"application/json")
 DRAINING = Refusal("draining", "Tollkeeper is shutting down. Try again.", retry_after_s=1)
 
@@ -102,13 +103,19 @@ class Gateway:
 
     async def handle(self, client: AsgiClient) -> None:
         """One request of whatever kind."""
-        if client.raw_path in _HEALTH:
-            await self._health(client)
+        if client.raw_path in _OWN_PATHS:
+            await self._answer_own(client)
         else:
             await self.serve(client)
 
-    async def _health(self, client: AsgiClient) -> None:
+    async def _answer_own(self, client: AsgiClient) -> None:
+        """Health, and what a caller may know of itself."""
         ready = self.ready
+        if client.raw_path == ME and self.state is not None:
+            from proxy.me import answer_me  # noqa: PLC0415 (few workers are asked)
+
+            await answer_me(client, self.state, self._budgets, self.now_s())
+            return
         if client.raw_path == b"/healthz":
             await client.answer(200, [_JSON], b'{"status":"ok"}')
         elif ready:

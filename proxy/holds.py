@@ -6,7 +6,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from db.journal_records import Amounts, Hold, Settle
+from db.journal_records import Amounts, Hold, Settle, Window
 from pricing.ceiling import Ceiling
 from proxy.slices import Slice
 from proxy.windows import FOREVER
@@ -43,7 +43,9 @@ class HeldCall:
     themselves, as `Slice` describes them, and call no `min()`.
     """
 
-    __slots__ = ("amounts", "backed", "call_id", "ceiling_nano", "crowded", "fits", "needs")
+    __slots__ = (
+        "amounts", "backed", "call_id", "ceiling_nano", "crowded", "fits", "needs", "spared",
+    )  # fmt: skip
 
     def __init__(self, call_id: bytes, ceiling_nano: int) -> None:
         self.call_id = call_id
@@ -51,6 +53,9 @@ class HeldCall:
         self.backed = True  # False: admitted without money (`on_ledger_outage: allow`)
         self.fits = True  # when planned: all windows have the money, and nobody waits for it
         self.crowded = False  # when planned: some budget's clamp may have to lower this
+        # Budgets that would have refused it and are not enforced, with their windows ((id, 0) of
+        # a cap per request); None: all of its budgets are enforced.
+        self.spared: list[tuple[Window, BudgetEntry]] | None = None
         self.amounts: Amounts = []
         self.needs: list[tuple[Slice, int, BudgetEntry, int]] = []  # as `amounts`; the unit last
 
@@ -62,16 +67,39 @@ class HeldCall:
     def exceeded(self, charges: Amounts) -> bool:
         """Whether a window is charged more than is held there."""
         for (_, amount, _, _), (_, used) in zip(self.needs, charges, strict=True):
-            if used > amount:
+            if used > amount and amount:  # none: the budget is not enforced
                 return True
         return False
+
+    def spare(self, kind: str) -> bool:
+        """Hold nothing where a budget that is not enforced would refuse as `kind` says. False:
+        it was not one of those."""
+        if self.spared is None or kind not in ("spent", "busy", "outage"):
+            return False
+        found = False
+        for index, (slice_, amount, entry, unit) in enumerate(self.needs):
+            if entry.enforce or not amount:
+                continue
+            left = slice_.left
+            spent = left is not None and amount > left
+            if spent or (kind != "spent" and slice_.lacks(amount)):
+                self.needs[index] = (slice_, 0, entry, unit)
+                self.amounts[index] = (slice_.window, 0)
+                self.spared.append((slice_.window, entry))
+                found = True
+        if found:
+            self.fits = not any(s.lacks(amount) for s, amount, _, _ in self.needs if amount)
+        return found
 
     @property
     def remaining_nano(self) -> int | None:
         """What could still be held in the tightest budget in USD, as last known; None: no such
         budget."""
         least: int | None = None
-        for slice_, _, _, unit in self.needs:
+        needs = self.needs
+        if self.spared is not None:
+            needs = [need for need in needs if need[2].enforce]
+        for slice_, _, _, unit in needs:
             if unit == 0:
                 free = slice_.free + slice_.beyond
                 if least is None or free < least:

@@ -48,9 +48,9 @@ class Line:
     ) -> HoldResult | None:
         """Wait until the money is there; None: it has been taken."""
         wait_s = min(
-            entry.hold_wait_ms
+            entry.hold_wait_ms if entry.enforce else 0  # for control's answer only
             for slice_, amount, entry, _ in call.needs
-            if amount and (slice_.free < amount or slice_.queue)
+            if amount and slice_.lacks(amount)
         )
         ticket = Ticket(call, wait_s / 1000)
         self._enter(ticket, now_s)
@@ -146,6 +146,10 @@ class Line:
     def end_all(self, result: HoldResult) -> None:
         for ticket in list(self._tickets.values()):
             self._remove(ticket, result)
+
+    def report(self, slice_: Slice) -> None:
+        """Control tells of a window that somebody reports from."""
+        self._send(Status([slice_.status()]))
 
     def surplus(self, slice_: Slice) -> int:
         """What is free and not needed by the first in line. Near the end of a window only the

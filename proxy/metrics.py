@@ -46,6 +46,7 @@ class Totals(Struct, array_like=True):
     in_flight: int = 0
     provider_costs: dict[str, list[int]] = {}  # by provider, as `PROVIDER_COST` names the places
     notable: dict[str, dict[str, int]] = {}  # by kind of alert and "provider/model"; no metric
+    spared: dict[str, int] = {}  # by kind of scope
 
 
 # Of calls whose reply has the provider's own figure: how many, how many of these we price
@@ -78,6 +79,7 @@ class Metrics:
         self._problems: dict[str, int] = {}
         self._provider_costs: dict[str, list[int]] = {}
         self._notable: dict[str, dict[str, int]] = {}
+        self._spared: dict[str, int] = {}
         self._counted = False
         self._in_flight_sent = 0
 
@@ -128,6 +130,10 @@ class Metrics:
         """A call was refused for a budget on this kind of scope."""
         self._count(self._blocked, scope_kind)
 
+    def spared(self, scope_kind: str) -> None:
+        """A budget that is not enforced would have refused a call."""
+        self._count(self._spared, scope_kind)
+
     def price_lookup(self, *, priced: bool) -> None:
         self._count(self._lookups, "priced" if priced else "unpriced")
 
@@ -155,7 +161,9 @@ class Metrics:
             return b""
         rows = [(row.labels, row.values) for row in self._changed]
         counts = (self._blocked, self._lookups, self._problems)
-        totals = Totals(rows, *counts, self.in_flight, self._provider_costs, self._notable)
+        totals = Totals(
+            rows, *counts, self.in_flight, self._provider_costs, self._notable, self._spared
+        )
         data = _encode(totals)
         for row in self._changed:
             row.changed = False

@@ -5,16 +5,21 @@ from collections.abc import AsyncIterator
 
 from proxy.call import Call
 from proxy.forward import own_framing, reply_headers, request_head
+from proxy.model_list import ModelList, lists_models
 from proxy.objects import Objects
 from proxy.upstream import Pool
 from proxy.watch import Watch, watch_of
+
+Reader = Watch | ModelList  # of replies that tell something
 
 
 async def pass_through(
     call: Call, pool: Pool, body_bytes_max: int, objects: Objects | None = None
 ) -> None:
     """Relay request and reply as they come, both ways streamed."""
-    watch = watch_of(call, objects)
+    watch: Reader | None = watch_of(call, objects)
+    if lists_models(call):
+        watch = ModelList(call)
     client, provider = call.client, call.provider
     assert provider is not None
     client.check_length(body_bytes_max)
@@ -50,7 +55,7 @@ async def pass_through(
     await client.end()
 
 
-def _body(call: Call, body_bytes_max: int, watch: Watch | None) -> bytes | AsyncIterator[bytes]:
+def _body(call: Call, body_bytes_max: int, watch: Reader | None) -> bytes | AsyncIterator[bytes]:
     """The client's body in the client's own framing."""
     framing = own_framing(call.head)
     if not framing:
@@ -61,7 +66,7 @@ def _body(call: Call, body_bytes_max: int, watch: Watch | None) -> bytes | Async
     return stream if framing.startswith(b"content-length") else _chunked(stream)
 
 
-async def _watched(stream: AsyncIterator[bytes], watch: Watch) -> AsyncIterator[bytes]:
+async def _watched(stream: AsyncIterator[bytes], watch: Reader) -> AsyncIterator[bytes]:
     async for part in stream:
         watch.feed_request(part)
         yield part

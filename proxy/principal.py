@@ -2,13 +2,15 @@
 
 import re
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import ROUND_FLOOR, Decimal
 
-from pricing.money import nano_from_usd
+from pricing.money import NANO_PER_USD
 from proxy.errors import Refusal
 from proxy.request_head import RequestHead
 
 _NAME = re.compile(r"[\w.@:+/-]{1,128}", re.ASCII)
+_AMOUNT = re.compile(r"\d{1,9}(\.\d{0,18})?([eE][+-]?\d)?|\d(\.\d{1,18})?[eE]-\d\d", re.ASCII)
+RESERVED_TAG = "tollkeeper."  # tags of our own begin with it
 TAGS_MAX = 16
 TAG_BYTES_MAX = 128
 
@@ -32,8 +34,16 @@ def own_headers(head: RequestHead) -> OwnHeaders:
     if retries != b"0" and retries.isdigit() and len(retries) < 4:
         own.client_retry = int(retries)
     for name, value in head.own:
-        _parse(own, name.decode("ascii", "replace"), value.decode("latin-1").strip())
+        _parse(own, name.decode("ascii", "replace"), _text(value).strip())
     return own
+
+
+def _text(value: bytes) -> str:
+    """Clients send UTF-8, or Latin-1 as HTTP has it."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def _parse(own: OwnHeaders, name: str, value: str) -> None:
@@ -42,8 +52,12 @@ def _parse(own: OwnHeaders, name: str, value: str) -> None:
     elif name == "x-tollkeeper-project":
         own.project = _name(name, value)
     elif name == "x-tollkeeper-tags":
-        own.tags = _tags(name, value)
+        own.tags |= _tags(name, value)
+        if len(own.tags) > TAGS_MAX:
+            raise _invalid(name, f"may hold at most {TAGS_MAX} tags")
     elif name == "x-tollkeeper-max-cost-usd":
+        if own.max_cost_nano is not None:
+            raise _invalid(name, "is given twice")
         own.max_cost_nano = _usd(name, value)
     elif name == "x-tollkeeper-include-usage":
         if value not in ("on", "off"):
@@ -65,19 +79,18 @@ def _tags(header: str, value: str) -> dict[str, str]:
     tags: dict[str, str] = {}
     for pair in filter(None, (part.strip() for part in value.split(","))):
         key, equals, text = pair.partition("=")
-        if not equals or not key.strip() or len(pair) > TAG_BYTES_MAX:
+        if not equals or not key.strip() or len(pair.encode()) > TAG_BYTES_MAX:
             raise _invalid(header, "must be a list like team=search,env=prod (128 bytes a tag)")
+        if key.strip().startswith(RESERVED_TAG):
+            raise _invalid(header, f"may not name tags that begin with {RESERVED_TAG}")
+        if not pair.isprintable():
+            raise _invalid(header, "must be printable")
         tags[key.strip()] = text.strip()
-    if len(tags) > TAGS_MAX:
-        raise _invalid(header, f"may hold at most {TAGS_MAX} tags")
     return tags
 
 
 def _usd(header: str, value: str) -> int:
-    try:
-        usd = Decimal(value)
-    except InvalidOperation:
-        usd = Decimal(-1)
-    if not usd.is_finite() or usd < 0 or usd > 10**9:
+    """What is finer than a nano-dollar is dropped: a cap is never raised."""
+    if not _AMOUNT.fullmatch(value):
         raise _invalid(header, "must be an amount in USD such as 0.25")
-    return nano_from_usd(usd)
+    return int((Decimal(value) * NANO_PER_USD).to_integral_value(ROUND_FLOOR))

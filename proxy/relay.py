@@ -162,6 +162,11 @@ def ending(exchange: Exchange) -> str:
     return "complete" if exchange.status < 400 else "upstream_error"
 
 
+def _header_text(text: str) -> bytes:
+    """What a client has sent, in a header of ours."""
+    return bytes(ord(char) if " " <= char <= "~" else ord("?") for char in text)
+
+
 def _add_own(call: Call, headers: Headers) -> None:
     """Our headers on a provider's reply."""
     headers.append((b"x-tollkeeper-request-id", call.request_id.encode("ascii")))
@@ -173,5 +178,9 @@ def _add_own(call: Call, headers: Headers) -> None:
         if remaining is not None:
             left = usd_from_nano(remaining if remaining > 0 else 0)
             headers.append((b"x-tollkeeper-remaining-usd", left.encode("ascii")))
+    if call.downgraded_from:
+        assert call.facts is not None
+        for name, model in ((b"from", call.downgraded_from), (b"model", call.facts.model)):
+            headers.append((b"x-tollkeeper-downgraded-" + name, _header_text(model)))
     if call.clamped is not None:
         headers.append((b"x-tollkeeper-clamped-max-tokens", b"%d" % call.clamped))

@@ -165,6 +165,13 @@ class BudgetIndex:
             found = self._cache[key] = self._match(principal, provider, model)
         return found
 
+    def of(self, principal: Principal) -> tuple[BudgetEntry, ...]:
+        """All budgets on a caller's scopes, whatever models and providers they are for; the widest
+        scope first."""
+        return tuple(
+            budget for scope in scopes_of(principal) for budget in self._by_scope.get(scope, ())
+        )
+
     def _match(self, principal: Principal, provider: str, model: str) -> tuple[BudgetEntry, ...]:
         applicable = [
             budget

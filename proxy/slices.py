@@ -125,6 +125,10 @@ class Slice:
         """What could be held: our own, and what control could still grant."""
         return self.free + self.beyond
 
+    def lacks(self, amount: int) -> bool:
+        """Whether a call has to wait for `amount`."""
+        return self.free < amount or bool(self.queue)
+
     def watch(self) -> None:
         """Take note of a change of `queue`, `scarce` or `retired`."""
         self.watched = self.scarce or self.retired or bool(self.queue)

@@ -136,6 +136,9 @@ def record_metrics(metrics: Metrics, call: Call, duration_ns: int) -> None:
             metrics.notable("unpriced_model", _provider_model(call))
     if refusal is not None and refusal.code in _BLOCKED:
         metrics.blocked(str(refusal.details.get("scope", "call")).partition("/")[0])
+    if call.held is not None and call.held.spared:
+        for _, budget in call.held.spared:
+            metrics.spared(budget.scope.partition("/")[0])
     first_ns = call.first_byte_ns
     metrics.call(
         call.provider.name if call.provider is not None else OTHER,
@@ -213,6 +216,8 @@ def _add_outcome(line: dict[str, object], call: Call) -> None:
     assert done is not None
     assert held is not None
     usage = done.usage
+    if held.spared:
+        line["would_refuse"] = [budget.scope for _, budget in held.spared]
     line["ending"] = done.ending
     line["usage_source"] = done.usage_source
     line["cost_usd"] = call.cost_usd or usd_from_nano(done.cost.nano)
@@ -222,5 +227,7 @@ def _add_outcome(line: dict[str, object], call: Call) -> None:
         line["output_tokens"] = usage.output_tokens
     if call.first_byte_ns:
         line["first_byte_ms"] = (call.first_byte_ns - call.began_ns) // 1_000_000
+    if call.downgraded_from:
+        line["downgraded_from"] = call.downgraded_from
     if call.clamped is not None:
         line["clamped_max_tokens"] = call.clamped

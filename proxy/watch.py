@@ -46,7 +46,7 @@ class Watch:
         await client.end()
 
     async def _relay_edited(self, exchange: Exchange, headers: Headers) -> None:
-        body = await _whole(exchange)
+        body = await whole(exchange)
         decode = decoder(ReplyHead(exchange.headers).content_encoding)
         if decode is not None:
             body = decode.decode(body)
@@ -75,7 +75,8 @@ class Watch:
         return (b"https://" if scheme == b"https" else b"http://") + host + client.raw_path
 
 
-async def _whole(exchange: Exchange) -> bytes:
+async def whole(exchange: Exchange) -> bytes:
+    """Its body, up to EDITED_BYTES_MAX. Raises Refusal."""
     parts, size = [], 0
     while data := await exchange.read():
         parts.append(data)

@@ -65,6 +65,9 @@ class BudgetEntry(Struct, array_like=True, frozen=True):
     hold_wait_ms: int = 2000
     server_tool_passes: int = 4
     learned: bool = False
+    enforce: bool = True  # False: it counts, and refuses nothing; it does not clamp either
+    downgrade: tuple[tuple[str, str], ...] = ()  # (glob of models, the model in their stead)
+    raised: int = 0  # the part of the limit that is temporary
 
 
 class OverlayEntry(Struct, array_like=True, frozen=True):

@@ -40,6 +40,7 @@ def exported() -> dict[str, set[str]]:
     times = {"duration_us": 1, "first_chunk_us": 1, "overhead_us": 1}
     metrics.call("openai", "gpt-5", "chat", "200", "", **times, **tokens)
     metrics.blocked("team")
+    metrics.spared("team")
     metrics.price_lookup(priced=True)
     metrics.problem(ABOVE_CEILING)
     metrics.provider_cost("openrouter", 1, 1)

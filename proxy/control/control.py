@@ -11,12 +11,12 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from db.catalog import read_revision
 from db.dead_letters import DeadLetters
 from db.errors import reason
 from db.ledger_types import LedgerError
 from db.notifications import CATALOG, TICKETS, Listener
 from db.price_versions import store_version
+from db.raises import read_mark
 from db.threads import Threads
 from db.transactions import is_retryable
 from pricing.table import TABLES_DIR
@@ -85,7 +85,7 @@ class Control:
         self._listener: Listener | None = None
         self._stopping = False
         self._failures = 0  # turns in a row that failed
-        self._catalog_revision = -1
+        self._catalog_mark = (-1, 0, 0)
         self._due = Due(clock)
 
     @property
@@ -293,7 +293,7 @@ class Control:
     # --- snapshots
 
     async def _has_changed(self, parts: Parts) -> bool:
-        return await parts.transactions.run(read_revision) != self._catalog_revision
+        return await parts.transactions.run(read_mark) != self._catalog_mark
 
     def _on_notification(self, what: str) -> None:
         """Another host says that there is something to look at."""
@@ -312,13 +312,13 @@ class Control:
 
     async def _refresh(self, parts: Parts) -> None:
         assert self._selected is not None
-        revision = await parts.transactions.run(read_revision)
+        mark = await parts.transactions.run(read_mark)
         catalog = await parts.transactions.run(snapshots.load_catalog)
         number = self.snapshot.revision + 1 if self.snapshot is not None else 1
         self.snapshot = snapshots.build(
             number, parts.epoch_id, catalog, self._selected, self.config
         )
-        self._catalog_revision = revision
+        self._catalog_mark = mark
         wait_ms = snapshots.longest_wait_ms(self.snapshot)
         parts.leases.set_limits(snapshots.limits(self.snapshot), wait_ms)
         for session in self._sessions:

@@ -34,6 +34,7 @@ from proxy.metrics import (
 )
 
 SERIES_MAX = 10_000  # of all workers, dead ones included
+COUNTERS = ("blocked", "spared", "lookups", "problems")  # of a worker's totals
 L = TypeVar("L")
 
 
@@ -92,7 +93,7 @@ class Counts:
         if totals is None:
             return
         _add_rows(self._dead_rows, self._live_rows.pop(journal_id))
-        for name in ("blocked", "lookups", "problems"):
+        for name in COUNTERS:
             _add_counts(getattr(self._dead, name), getattr(totals, name))
         _add_rows(self._dead.provider_costs, totals.provider_costs)
         _add_notable(self._dead.notable, totals.notable)
@@ -105,7 +106,7 @@ class Counts:
             _add_rows(rows, part)
         for totals in (self._dead, *self._live.values()):
             sums.in_flight += totals.in_flight
-            for name in ("blocked", "lookups", "problems"):
+            for name in COUNTERS:
                 _add_counts(getattr(sums, name), getattr(totals, name))
             _add_rows(sums.provider_costs, totals.provider_costs)
             _add_notable(sums.notable, totals.notable)
@@ -217,6 +218,12 @@ def _histogram(
 def _of_workers(sums: Totals) -> Iterator[Metric]:
     counters = (
         ("tollkeeper_budget_blocked", "Calls refused for a budget.", "scope_kind", sums.blocked),
+        (
+            "tollkeeper_budget_would_block",
+            "Calls that a budget would have refused, were it enforced.",
+            "scope_kind",
+            sums.spared,
+        ),
         ("tollkeeper_price_lookup", "Prices looked up.", "status", sums.lookups),
         ("tollkeeper_problems", "Operational errors, logged each.", "event", sums.problems),
     )

@@ -410,6 +410,20 @@ def test_a_cap_for_one_call(stage: Stage, shape: Shape) -> None:
     assert_refused(stage, stage.call(shape, headers=less), 429, "cost_cap_exceeded")
 
 
+def test_a_cap_clamps_a_call_without_a_limit(stage: Stage) -> None:
+    stage.provider.reply(CHAT.reply())
+    body = {name: value for name, value in CHAT.body.items() if name != "max_completion_tokens"}
+    headers = stage.headers(CHAT) | {"x-tollkeeper-max-cost-usd": "0.002"}
+
+    answer = stage.http.post(CHAT.path, content=json.dumps(body).encode(), headers=headers)
+
+    assert answer.status_code == 200, answer.text
+    limit = int(answer.headers["x-tollkeeper-clamped-max-tokens"])
+    assert json.loads(stage.provider.requests[0].body)["max_completion_tokens"] == limit
+    hold = float(answer.headers["x-tollkeeper-hold-usd"])
+    assert 0.002 - 0.000001 <= hold <= 0.002
+
+
 # --- who may what --------------------------------------------------------------------------
 
 

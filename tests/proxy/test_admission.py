@@ -156,9 +156,13 @@ class Crowd:
         return HoldResult("held", plan)
 
 
-def a_call(size: RequestSize) -> Any:
+def a_call(
+    size: RequestSize,
+    own: OwnHeaders | None = None,
+    budgets: tuple[BudgetEntry, ...] = (a_budget(clamp=True, clamp_min_tokens=1),),
+) -> Any:
     route = Route("chat.completions", "metered", "chat")
-    terms = Terms.of(PRICE, (a_budget(clamp=True, clamp_min_tokens=1),))
+    terms = Terms.of(PRICE, budgets)
     key = a_key()
     principal = SimpleNamespace(key=key, project_id=0, user="")
     provider = SimpleNamespace(name="openai", prices="openai")
@@ -167,7 +171,8 @@ def a_call(size: RequestSize) -> Any:
     )
     return SimpleNamespace(
         **{"arrival": arrival, "facts": Facts(route, "model-1", False, size, {})},
-        **{"own": OwnHeaders(), "price": PRICE, "clamped": None, "call_id": b"c" * 16, "at_ms": 0},
+        **{"own": own or OwnHeaders(), "price": PRICE, "clamped": None},
+        **{"call_id": b"c" * 16, "at_ms": 0},
         state=SimpleNamespace(prices=SimpleNamespace(version="v")),
     )
 
@@ -190,3 +195,58 @@ async def test_no_clamp_helps_a_budget_that_is_spent() -> None:
         await admit(call, cast(Any, crowd), Learned(), 0.0)
     assert caught.value.code == "budget_exceeded"
     assert len(crowd.held) == 2
+
+
+class Wealth(Crowd):
+    """All the money there could be."""
+
+    def __init__(self) -> None:
+        super().__init__(10**15)
+
+    def free(self, budget: BudgetEntry, now_s: float) -> int:
+        return budget.limit if budget.period == "request" else super().free(budget, now_s)
+
+    def plan(self, call_id: bytes, nano: int, *_: object, **__: object) -> HeldCall:
+        return HeldCall(call_id, nano)
+
+
+CAP_OF_2000 = 2_548_000 + 2_000 * 10_000  # the input's ceiling and 2,000 tokens out
+
+
+@pytest.mark.parametrize(
+    ("cap", "output_limit", "budgets", "clamped"),
+    [
+        (CAP_OF_2000, None, (), 2_000),
+        (CAP_OF_2000, None, (a_budget(clamp=True),), 2_000),
+        (CAP_OF_2000 - 1, None, (), 1_999),
+        (STRICT_NANO, None, (), None),
+        (CAP_OF_2000, 2_000, (), None),
+    ],
+)
+async def test_a_cap_of_ones_own_clamps_to_fit(
+    cap: int, output_limit: int | None, budgets: tuple[BudgetEntry, ...], clamped: int | None
+) -> None:
+    size = RequestSize(body_bytes=BODY_BYTES, output_limit=output_limit)
+    call = a_call(size, OwnHeaders(max_cost_nano=cap), budgets)
+    await admit(call, cast(Any, Wealth()), Learned(), 0.0)
+    assert call.clamped == clamped
+    assert call.held.ceiling_nano <= cap
+
+
+@pytest.mark.parametrize(
+    ("cap", "output_limit", "budgets"),
+    [
+        (CAP_OF_2000 - 1, 2_000, ()),  # the caller's own limit stays
+        (CAP_OF_2000, None, (a_budget(clamp=False),)),
+        (2_548_000 + 1_023 * 10_000, None, ()),  # not below 1,024
+        (0, None, ()),
+    ],
+)
+async def test_a_cap_that_no_clamp_can_keep_refuses(
+    cap: int, output_limit: int | None, budgets: tuple[BudgetEntry, ...]
+) -> None:
+    size = RequestSize(body_bytes=BODY_BYTES, output_limit=output_limit)
+    call = a_call(size, OwnHeaders(max_cost_nano=cap), budgets)
+    with pytest.raises(Refusal) as caught:
+        await admit(call, cast(Any, Wealth()), Learned(), 0.0)
+    assert caught.value.code == "cost_cap_exceeded"

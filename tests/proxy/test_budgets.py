@@ -801,3 +801,97 @@ async def test_a_full_journal_refuses_calls_until_control_says_otherwise():
     bench.worker.on_slices(Slices([], [], full=True))
     bench.begin("d", 10)
     assert await kind(bench, "d") == "outage"
+
+
+# --- budgets that are not enforced ----------------------------------------------------------
+
+
+def counting(**fields):
+    return a_budget(limit=1000, period="total", enforce=False, **fields)
+
+
+async def spare_call(bench, name, amount, *, room=None):
+    """A call that such a budget may refuse; control answers what it is asked."""
+    bench.begin(name, amount)
+    await bench.run()
+    bench.clock.advance(0)
+    if room is not None:
+        bench.grant(**room, answered=[name])
+    return await bench.result(name)
+
+
+def planned(bench):
+    """Calls of admission know which of their budgets only count."""
+    plan = bench.worker.plan
+
+    def of_call(*arguments, **options):
+        found = plan(*arguments, **options)
+        found.spared = []
+        return found
+
+    bench.worker.plan = of_call
+    return bench
+
+
+async def test_what_an_unenforced_budget_can_pay_it_holds():
+    bench = planned(Bench(counting()))
+    result = await spare_call(bench, "a", 60, room={"total": 100})
+    assert (result.kind, result.held.spared) == ("held", [])
+    assert (bench.slice.free, bench.slice.held) == (40, 60)
+    bench.settle("a", 10)
+    assert (bench.slice.free, bench.slice.used) == (90, 10)
+
+
+@pytest.mark.parametrize(
+    "room", [{"total": 0, "spent": 990}, {"total": 0, "free": 5, "committed": 1000}]
+)
+async def test_what_it_would_refuse_goes_on_with_nothing_held_there(room):
+    bench = planned(Bench(counting()))
+    result = await spare_call(bench, "a", 60, room=room)
+    assert result.kind == "held"
+    assert result.held.amounts == [(bench.window, 0)]
+    assert [window for window, _ in result.held.spared] == [bench.window]
+    (record,) = bench.journal.records
+    assert (record.amounts, record.spared, record.backed) == (
+        [(bench.window, 0)],
+        [bench.window],
+        True,
+    )
+    bench.settle("a", 50)
+    assert (bench.slice.held, bench.slice.used, bench.slice.free) == (0, 0, 0)
+
+
+async def test_it_waits_for_the_answer_and_for_nothing_else():
+    bench = planned(Bench(counting(hold_wait_ms=60_000)))
+    bench.grant(100)
+    bench.begin("a", 80)
+    assert (await bench.result("a")).kind == "held"
+    bench.begin("b", 80)
+    await bench.run()
+    bench.clock.advance(0)
+    assert await kind(bench, "b") == "waits"
+    bench.grant(100, answered=["b"])
+    result = await bench.result("b")
+    assert (result.kind, result.held.amounts) == ("held", [(bench.window, 0)])
+
+
+async def test_a_control_that_stalls_delays_it_for_a_moment_only():
+    bench = planned(Bench(counting()))
+    bench.begin("a", 80)
+    await bench.run()
+    bench.clock.advance(0)
+    bench.clock.advance(ANSWER_WAIT_S)
+    assert (await bench.result("a")).kind == "held"
+
+
+async def test_enforced_budgets_of_the_same_call_hold_and_refuse():
+    strict = a_budget(id=2, limit=1000, period="total")
+    bench = planned(Bench(counting(id=1), strict))
+    bench.grant(0, spent=1000)
+    bench.grant(100, window=(2, 0))
+    result = await spare_call(bench, "a", 60)
+    assert result.held.amounts == [((1, 0), 0), ((2, 0), 60)]
+    bench.grant(100, window=(2, 0), spent=960)
+    result = await spare_call(bench, "b", 60)
+    assert (result.kind, result.budget) == ("spent", strict)
+    assert bench.worker._slices[2, 0].held == 60

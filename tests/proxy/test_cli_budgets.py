@@ -211,3 +211,43 @@ def test_the_lease_of_a_running_control_is_not_released(tollkeeper: Tollkeeper) 
 
 def test_an_unknown_epoch(tollkeeper: Tollkeeper) -> None:
     assert tollkeeper.run("budgets", "release-lease", "99", "--yes").exit_code == 2
+
+
+# --- raises ---------------------------------------------------------------------------------
+
+
+def test_a_raise_is_in_force_until_its_day_ends(tollkeeper: Tollkeeper) -> None:
+    until = "2999-12-04"
+    arguments = ("--by", "0.02", "--until", until, "--reason", "launch")
+    said = tollkeeper.run("budgets", "raise", "team/acme/search", *arguments)
+    assert said.exit_code == 0, said.output
+    assert "0.02 USD more" in said.stderr
+    (row,) = rows(tollkeeper, "budgets", "raises")
+    assert row["until"] == "2999-12-05T00:00:00Z"
+    assert (row["by"], row["reason"], row["in_force"]) == ("0.02", "launch", True)
+    (team,) = [
+        row for row in rows(tollkeeper, "budgets", "list") if row["scope"] == "team/acme/search"
+    ]
+    assert (team["limit"], team["raised"], team["remaining"]) == ("0.07", "0.02", "0.07")
+    tollkeeper.ok("budgets", "raise", "team/acme/search", "--by=-0.02", "--until", until)
+    assert len(rows(tollkeeper, "budgets", "raises")) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("team/acme/none", "--by", "1", "--until", "2999-01-01"), "no such budget"),
+        (("team/acme/search", "--by", "much", "--until", "2999-01-01"), "an amount in USD"),
+        (("user/acme/ann", "--by", "1.5", "--until", "friday"), "a number of tokens"),
+        (("team/acme/search", "--by", "1", "--until", "soon"), "expected a date"),
+        (("team/acme/search", "--by", "1", "--until", "2020-01-01"), "in the future"),
+        (("team/acme/search", "--by=-1", "--until", "friday"), "not more than there is"),
+    ],
+)
+def test_a_raise_that_cannot_be(
+    tollkeeper: Tollkeeper, arguments: tuple[str, ...], said: str
+) -> None:
+    result = tollkeeper.run("budgets", "raise", *arguments)
+    assert result.exit_code == 2
+    assert said in result.output
+    assert "Traceback" not in result.output

@@ -45,11 +45,17 @@ def test_nothing() -> None:
         (b"x-tollkeeper-project", b"a b"),
         (b"x-tollkeeper-tags", b"novalue"),
         (b"x-tollkeeper-tags", b"=v"),
+        (b"x-tollkeeper-tags", b"tollkeeper.x=v"),
         (b"x-tollkeeper-tags", b",".join(b"k%d=v" % i for i in range(17))),
         (b"x-tollkeeper-tags", b"k=" + b"v" * 128),
         (b"x-tollkeeper-max-cost-usd", b"cheap"),
         (b"x-tollkeeper-max-cost-usd", b"-1"),
         (b"x-tollkeeper-max-cost-usd", b"NaN"),
+        (b"x-tollkeeper-max-cost-usd", b""),
+        (b"x-tollkeeper-max-cost-usd", b"1_0"),
+        (b"x-tollkeeper-max-cost-usd", b"1e99"),
+        (b"x-tollkeeper-max-cost-usd", b"9999999999"),
+        (b"x-tollkeeper-tags", b"a=b\x1b[31m"),
         (b"x-tollkeeper-include-usage", b"maybe"),
     ],
 )
@@ -58,3 +64,34 @@ def test_mistakes_name_the_header(name: bytes, value: bytes) -> None:
         own_headers(RequestHead([(name, value)]))
     assert refused.value.code == "invalid_tollkeeper_header"
     assert name.decode() in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("value", "nano"),
+    [
+        (b"0", 0),
+        (b"0.000000001", 1),
+        (b"0.0000000019", 1),
+        (b"1e-05", 10_000),
+        (b"2.5E-3", 2_500_000),
+        (b"999999999.9", 999_999_999_900_000_000),
+    ],
+)
+def test_a_cap_is_exact_and_never_rounded_up(value: bytes, nano: int) -> None:
+    assert own_headers(RequestHead([(b"x-tollkeeper-max-cost-usd", value)])).max_cost_nano == nano
+
+
+def test_a_cap_given_twice_is_no_cap() -> None:
+    header = (b"x-tollkeeper-max-cost-usd", b"1")
+    with pytest.raises(Refusal, match="given twice"):
+        own_headers(RequestHead([header, header]))
+
+
+def test_tags_of_several_headers_add_up() -> None:
+    name = b"x-tollkeeper-tags"
+    own = own_headers(RequestHead([(name, b"env=prod,a=1"), (name, "a=2,stadt=Köln".encode())]))
+    assert own.tags == {"env": "prod", "a": "2", "stadt": "Köln"}
+    assert own_headers(RequestHead([(name, b"stadt=K\xf6ln")])).tags == {"stadt": "Köln"}
+    many = [(name, b"k%d=v" % number) for number in range(17)]
+    with pytest.raises(Refusal, match="at most 16"):
+        own_headers(RequestHead(many))
