@@ -14,6 +14,7 @@ from pricing.money import usd_from_nano
 from pricing.usage import Usage
 from proxy.call import Call
 from proxy.metrics import OTHER, Metrics
+from proxy.refused import RefusedCalls
 
 ABOVE_CEILING = "cost above ceiling"
 _FLUSH_S = 0.1
@@ -70,6 +71,7 @@ class Telemetry:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, log: LineLog | None = None) -> None:
         self.metrics = Metrics()
+        self.refused = RefusedCalls()
         self.log_calls = True
         self._log = log or LineLog(loop)
 
@@ -80,6 +82,8 @@ class Telemetry:
         if tracer is not None:
             tracer.ended(call, duration_ns)
         record_metrics(self.metrics, call, duration_ns)
+        if call.refusal is not None:
+            self.refused.add(call, call.refusal)
         if call.outcome is not None and call.outcome.flags & FLAG_CEILING_VIOLATION:
             self._above_ceiling(call, call.outcome.cost.nano)
         if self.log_calls:
