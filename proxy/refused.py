@@ -39,7 +39,5 @@ def _refused(call: Call, refusal: Refusal) -> Refused:
         key=call.key_name,
         provider=provider.name if provider is not None else "",
         model=facts.model[:TEXT_CHARS_MAX] if facts is not None else "",
-        details={
-            name: str(value)[:TEXT_CHARS_MAX] for name, value in refusal.details.items()
-        },
+        details={name: str(value)[:TEXT_CHARS_MAX] for name, value in refusal.details.items()},
     )

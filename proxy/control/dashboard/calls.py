@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 from starlette.datastructures import QueryParams
 from starlette.responses import Response
@@ -62,7 +63,12 @@ async def listed(visit: Visit) -> Response:
     asked = {name: query.get(name, "") for name in FIELDS}
     oldest = at_ms_of(rows[-1]["request_id"]) if len(rows) == ROWS_MAX else None
     return visit.page(
-        "calls.html", rows=rows, asked=asked, live=until_ms is None, oldest=oldest
+        "calls.html",
+        rows=rows,
+        asked=asked,
+        live=until_ms is None,
+        oldest=oldest,
+        query=urlencode({name: value for name, value in asked.items() if value}),
     )
 
 

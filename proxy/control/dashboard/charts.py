@@ -3,7 +3,7 @@
 Money is an integer until it becomes a place on the screen.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from pricing.money import NANO_PER_USD
@@ -39,9 +39,10 @@ class Chart(NamedTuple):
     rows: Sequence[tuple[str, Sequence[int]]]  # the same as figures, in the order of the legend
 
 
-def stacked(periods: Sequence[str], groups: Mapping[str, Sequence[int]], usd: object) -> Chart:
+def stacked(
+    periods: Sequence[str], groups: Mapping[str, Sequence[int]], usd: Callable[[int], str]
+) -> Chart:
     """`groups`: name -> nano-USD of each period. `usd` makes an amount text."""
-    assert callable(usd)
     ranked = sorted(groups.items(), key=lambda item: (-sum(item[1]), item[0]))
     shown = [(name, list(values)) for name, values in ranked[:SERIES_MAX]]
     if rest := [values for _, values in ranked[SERIES_MAX:]]:
@@ -77,7 +78,8 @@ def ceiling(value: int) -> int:
     if value <= 0:
         return NANO_PER_USD
     power = 10 ** (len(str(value)) - 1)
-    return next(n * power for n in (1, 2, 4, 5, 10) if n * power >= value)
+    factor = next(n for n in (1, 2, 4, 5, 10) if n * power >= value)
+    return factor * power
 
 
 def _ends(periods: Sequence[str]) -> list[str]:

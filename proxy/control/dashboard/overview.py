@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,9 +13,8 @@ from starlette.responses import Response
 from db.errors import ReportError
 from db.report_filters import find_zone
 from db.report_sums import COST
-from pricing.money import nano_from_usd
 from proxy.control.dashboard.charts import Chart, stacked
-from proxy.control.dashboard.render import PREFIX, usd
+from proxy.control.dashboard.render import PREFIX, nano, usd
 from proxy.control.dashboard.site import Visit
 from proxy.control.forecasting import Outlook, period_end
 from proxy.control.reporting import Answer, Question, answer, change, iso, period_sums
@@ -149,13 +147,9 @@ def total(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     counts = {name: sum(row[name] for row in rows) for name in names}
     return {
         **counts,
-        "nano": sum(nano_of(row["cost_usd"]) for row in rows),
-        "previous_nano": sum(nano_of(row["previous_usd"]) for row in rows),
+        "nano": sum(nano(row["cost_usd"]) for row in rows),
+        "previous_nano": sum(nano(row["previous_usd"]) for row in rows),
     }
-
-
-def nano_of(usd_text: str) -> int:
-    return nano_from_usd(Decimal(usd_text))
 
 
 def _zones(visit: Visit, view: View) -> list[str]:

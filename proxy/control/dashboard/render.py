@@ -4,6 +4,7 @@ import hashlib
 import mimetypes
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
-from pricing.money import NANO_PER_USD, usd_from_nano
+from pricing.money import NANO_PER_USD, nano_from_usd, usd_from_nano
 from proxy import __version__
 
 PREFIX = "/dashboard"
@@ -31,6 +32,34 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
     "cache-control": "no-store",
+}
+
+NAVIGATION = (
+    ("", "Overview"),
+    ("/budgets", "Budgets"),
+    ("/calls", "Calls"),
+    ("/refusals", "Refused"),
+    ("/keys", "Keys"),
+    ("/prices", "Prices"),
+)
+# Our error codes in words.
+REASONS = {
+    "budget_exceeded": "Budget spent",
+    "budget_busy": "Budget held by calls in flight",
+    "cost_cap_exceeded": "Above the cap per call",
+    "model_not_priced": "Model without a price",
+    "model_not_allowed": "Model not allowed",
+    "provider_not_allowed": "Provider not allowed",
+    "invalid_api_key": "Unknown key",
+    "key_expired": "Key expired",
+    "key_revoked": "Key revoked",
+    "route_not_metered": "Route not metered",
+    "ledger_unavailable": "Ledger out of reach",
+    "upstream_unreachable": "Provider unreachable",
+    "upstream_timeout": "Provider too slow",
+    "overloaded": "Too many calls at once",
+    "rate_limited": "Rate limited",
+    "request_too_large": "Request too large",
 }
 
 
@@ -65,10 +94,16 @@ class Templates:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._environment.globals.update(asset=assets.url, version=__version__, prefix=PREFIX)
+        self._environment.globals.update(
+            asset=assets.url,
+            version=__version__,
+            prefix=PREFIX,
+            navigation=NAVIGATION,
+            reasons=REASONS,
+        )
         self._environment.filters.update(
             usd=usd, exact=usd_from_nano, count=count, when=when, short=short, amount=amount,
-            segment=segment,
+            segment=segment, nano=nano,
         )  # fmt: skip
 
     def text(self, template: str, values: Mapping[str, Any]) -> str:
@@ -116,6 +151,11 @@ def when(at_ms: int | None) -> str:
     if at_ms is None:
         return ""
     return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def nano(usd_text: str) -> int:
+    """Exact text of an amount as reports have it."""
+    return nano_from_usd(Decimal(usd_text))
 
 
 def segment(name: str) -> str:

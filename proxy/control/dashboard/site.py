@@ -4,9 +4,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -23,6 +24,9 @@ COOKIE = "tollkeeper_session"
 FORM_BYTES_MAX = 16 * 1024
 FIELDS_MAX = 50
 LOGIN = f"{PREFIX}/login"
+
+
+T = TypeVar("T")
 
 
 class Missing(Exception):
@@ -86,6 +90,12 @@ class Visit:
 
     def text(self, template: str, **values: Any) -> str:
         return self.site.templates.text(template, self.values(values))
+
+    async def change(self, change: Callable[[Connection], T]) -> T:
+        """Raises CatalogError and what the database raises."""
+        parts = self.backend.control.parts
+        assert parts is not None, "the port is open while control is"
+        return await parts.transactions.run(change)
 
     def to(self, path: str) -> Response:
         """After a change: look at it. An address of ours."""
