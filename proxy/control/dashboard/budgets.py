@@ -3,23 +3,30 @@
 from dataclasses import dataclass
 from functools import partial
 
-from sqlalchemy import select
+from msgspec import ValidationError, convert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import Response
 
+from db.catalog_budget_edits import sources
 from db.catalog_types import BudgetRow
-from db.models import Budget
+from db.errors import CatalogError, ReportError
 from db.report_sums import COST
 from db.reports import BudgetStatus, budget_status
+from proxy.config import Period
+from proxy.control.api import budgets as api
+from proxy.control.api.failures import ApiError
+from proxy.control.api.table import ById
 from proxy.control.dashboard.charts import Chart, stacked
 from proxy.control.dashboard.render import usd
-from proxy.control.dashboard.site import Missing, Visit
+from proxy.control.dashboard.site import Missing, Visit, sentence
+from proxy.control.figures import resets_at, starts_at
 from proxy.control.forecasting import exhaustion
 from proxy.control.reporting import Question, period_sums
-from proxy.windows import FOREVER, current_window
 
 HOUR_S, DAY_S = 3_600, 86_400
 SHARE = 1000  # a meter's width
+PERIODS: tuple[str, ...] = Period.__args__  # type: ignore[attr-defined]
+UNITS = ("usd", "tokens", "requests")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +47,8 @@ class Standing:
         return self.budget.period == "request"
 
     @property
-    def resets_at_ms(self) -> int | None:
-        ends_at = None if self.capped else window_of(self.budget, self.now_s)[1]
-        return None if ends_at is None or ends_at >= FOREVER else ends_at * 1000
+    def resets_at(self) -> str:
+        return resets_at(self.budget, self.now_s)
 
     @property
     def burn(self) -> tuple[int, str] | None:
@@ -74,52 +80,86 @@ class Standing:
         return "nearly spent" if self.percent >= 80 else "within"
 
 
-def window_of(budget: BudgetRow, now_s: float) -> tuple[int, int]:
-    zone, week_start, month_day = budget.timezone, budget.week_start, budget.month_day
-    return current_window(budget.period, zone, week_start, month_day, now_s)
-
-
-def starts_at(budget: BudgetRow, now_s: float) -> int | None:
-    return None if budget.period == "request" else window_of(budget, now_s)[0]
-
-
 async def standings(visit: Visit, connection: AsyncConnection) -> list[Standing]:
     """Those that may be seen: a viewer's are of the team, its projects and its keys."""
     now_s = visit.backend.now_ms / 1000
     statuses = await budget_status(connection, partial(starts_at, now_s=now_s))
-    sources = dict((await connection.execute(select(Budget.id, Budget.source))).tuples().all())
+    of = await connection.run_sync(sources)
     return [
-        Standing(status, sources.get(status.budget.id, ""), now_s)
+        Standing(status, of.get(status.budget.id, ""), now_s)
         for status in statuses
         if sees(visit, status.budget.scope)
     ]
 
 
 def sees(visit: Visit, scope: str) -> bool:
-    team = visit.identity.team
-    if not team:
-        return True
-    kind, _, name = scope.partition("/")
-    if kind == "key":
-        snapshot = visit.backend.control.snapshot
-        keys = snapshot.keys if snapshot is not None else ()
-        return any(key.name == name and f"{key.organization}/{key.team}" == team for key in keys)
-    return scope == f"team/{team}" or (kind == "project" and name.startswith(f"{team}/"))
+    snapshot = visit.backend.control.snapshot
+    return visit.identity.sees_scope(scope, snapshot.keys if snapshot is not None else ())
 
 
 async def listed(visit: Visit) -> Response:
+    return await _list(visit)
+
+
+async def _list(visit: Visit, problem: str = "", status: int = 200) -> Response:
     found = await visit.backend.read(lambda connection: standings(visit, connection))
     found.sort(key=lambda each: (-each.percent, each.budget.scope, each.budget.period))
-    return visit.page("budgets.html", standings=found)
+    return visit.page(
+        "budgets.html",
+        status,
+        standings=found,
+        problem=problem,
+        form=visit.form,
+        periods=PERIODS,
+        units=UNITS,
+    )
 
 
 async def shown(visit: Visit) -> Response:
+    return await _show(visit)
+
+
+async def _show(visit: Visit, problem: str = "", status: int = 200) -> Response:
     async def ask(connection: AsyncConnection) -> tuple[Standing, Chart]:
         standing = _one(visit, await standings(visit, connection))
         return standing, await _chart(visit, connection, standing.budget)
 
     standing, chart = await visit.backend.read(ask)
-    return visit.page("budget.html", standing=standing, chart=chart)
+    return visit.page("budget.html", status, standing=standing, chart=chart, problem=problem)
+
+
+async def create(visit: Visit) -> Response:
+    form = visit.form
+    limit = {f"limit_{form.get('unit', '')}": form.get("limit", "")}
+    names = ("scope", "period", "timezone")
+    try:
+        wanted = {name: form[name] for name in names if form.get(name)}
+        asked = convert({**wanted, **limit}, api.NewBudget, strict=False)
+        made = await api.create_budget(visit.backend, visit.caller, asked)
+    except (CatalogError, ReportError, ApiError, ValidationError) as exc:
+        return await _list(visit, sentence(exc), 400)
+    return visit.to(f"/budgets/{made.id}")
+
+
+async def change(visit: Visit) -> Response:
+    """A new limit, in the budget's own unit."""
+    number = visit.request.path_params["number"]
+    limit = {f"limit_{visit.form.get('unit', '')}": visit.form.get("limit", "")}
+    try:
+        asked = convert({"id": number, **limit}, api.ChangeBudget, strict=False)
+        await api.change_budget(visit.backend, visit.caller, asked)
+    except (CatalogError, ApiError, ValidationError) as exc:
+        return await _show(visit, sentence(exc), 400)
+    return visit.to(f"/budgets/{number}")
+
+
+async def delete(visit: Visit) -> Response:
+    number = visit.request.path_params["number"]
+    try:
+        await api.delete_budget(visit.backend, visit.caller, ById(id=number))
+    except CatalogError as exc:
+        return await _show(visit, sentence(exc), 400)
+    return visit.to("/budgets")
 
 
 async def projection(visit: Visit) -> Response:

@@ -9,10 +9,11 @@ from urllib.parse import urlencode
 from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
-from db.report_calls import OneCall, newest_calls, one_call
+from db.report_calls import Charge, OneCall, newest_calls, one_call
 from db.report_filters import Filters
 from pricing.calculator import PROVIDER_FIGURE
 from pricing.money import ATTO_PER_NANO, usd_from_atto
+from proxy.control.dashboard.budgets import sees
 from proxy.control.dashboard.site import Missing, Visit
 from proxy.wire import Refused
 
@@ -87,9 +88,21 @@ async def shown(visit: Visit) -> Response:
             return visit.page("refusal.html", refused=refused)
         raise Missing("There is no call with this id, or it is not in the ledger yet.")
     lines, rest_atto = bill(found)
+    charges = [each for each in found.charges if _may_see(visit, each)]
     return visit.page(
-        "call.html", found=found, call=call, lines=lines, rest=_rest(rest_atto), refused=refused
+        "call.html",
+        charges=charges,
+        hidden=len(found.charges) - len(charges),
+        found=found,
+        call=call,
+        lines=lines,
+        rest=_rest(rest_atto),
+        refused=refused,
     )
+
+
+def _may_see(visit: Visit, charge: Charge) -> bool:
+    return charge.budget is None or sees(visit, charge.budget.scope)
 
 
 def _id(request_id: str) -> bytes:

@@ -1,20 +1,21 @@
 """Keys: who has one. Admins make, rotate and revoke them; a secret is in one answer only."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Awaitable, Callable
+from typing import Any
 
+from msgspec import ValidationError, convert
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import Response
 
-from db.catalog import create_key, list_keys, load_projects, revoke_key, rotate_key
-from db.catalog_types import CreatedKey, KeyListing
+from db.catalog import list_keys, load_projects
+from db.catalog_types import KeyListing
 from db.errors import CatalogError
 from db.paths import PATHS
-from proxy.config import expires_at_ms
-from proxy.control.dashboard.site import Visit
-
-GLOBS_MAX = 20
+from proxy.control.api import keys as api
+from proxy.control.api.failures import ApiError
+from proxy.control.api.table import ById, Done
+from proxy.control.dashboard.site import Visit, sentence
 
 
 async def listed(visit: Visit) -> Response:
@@ -22,7 +23,7 @@ async def listed(visit: Visit) -> Response:
 
 
 async def _page(
-    visit: Visit, made: CreatedKey | None = None, problem: str = "", status: int = 200
+    visit: Visit, made: api.KeyWithSecret | None = None, problem: str = "", status: int = 200
 ) -> Response:
     revoked = visit.request.query_params.get("revoked") == "1"
 
@@ -53,44 +54,40 @@ def _places(connection: Connection) -> list[str]:
 
 async def create(visit: Visit) -> Response:
     form = visit.form
-    try:
-        expires = expires_at_ms(form["expires"]) if form.get("expires") else None
-    except (ValueError, OverflowError):
-        return await _page(visit, problem="The day it expires is not a date.", status=400)
     place = form.get("place", "")
-    of_project = place.count("/") == 2
-    make = partial(
-        create_key,
-        name=form.get("name", ""),
-        now_ms=visit.backend.now_ms,
-        team="" if of_project else place,
-        project=place if of_project else "",
-        user=form.get("user", ""),
-        expires_at_ms=expires,
-        models=_globs(form.get("models", "")),
-        providers=_globs(form.get("providers", "")),
-        source="api",
+    wanted = {
+        "name": form.get("name", ""),
+        "project" if place.count("/") == 2 else "team": place,
+        "user": form.get("user", ""),
+        "expires": form.get("expires", ""),
+        "models": _globs(form.get("models", "")),
+        "providers": _globs(form.get("providers", "")),
+    }
+    return await _changed(
+        visit, lambda: api.create_key(visit.backend, visit.caller, convert(wanted, api.NewKey))
     )
-    return await _changed(visit, make)
 
 
-def _globs(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())[:GLOBS_MAX]
+def _globs(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 async def rotate(visit: Visit) -> Response:
-    return await _changed(visit, partial(rotate_key, name=visit.form.get("name", "")))
+    return await _changed(visit, lambda: api.rotate_key(visit.backend, visit.caller, _by_id(visit)))
 
 
 async def revoke(visit: Visit) -> Response:
-    name, now_ms = visit.form.get("name", ""), visit.backend.now_ms
-    return await _changed(visit, partial(revoke_key, name=name, now_ms=now_ms))
+    return await _changed(visit, lambda: api.revoke_key(visit.backend, visit.caller, _by_id(visit)))
 
 
-async def _changed(visit: Visit, change: Callable[[Connection], CreatedKey | None]) -> Response:
+def _by_id(visit: Visit) -> ById:
+    return convert({"id": visit.form.get("id", "")}, ById, strict=False)
+
+
+async def _changed(visit: Visit, change: Callable[[], Awaitable[Any]]) -> Response:
     """The answer to the form itself shows the secret; no address does."""
     try:
-        made = await visit.change(change)
-    except CatalogError as exc:
-        return await _page(visit, problem=f"{exc}.", status=400)
-    return await _page(visit, made) if made is not None else visit.to("/keys")
+        made = await change()
+    except (CatalogError, ApiError, ValidationError) as exc:
+        return await _page(visit, problem=sentence(exc), status=400)
+    return visit.to("/keys") if isinstance(made, Done) else await _page(visit, made)

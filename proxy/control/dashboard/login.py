@@ -4,7 +4,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from proxy.control.dashboard.render import HEADERS, PREFIX
-from proxy.control.dashboard.site import COOKIE, LOGIN, Site, Visit, checked_form
+from proxy.control.dashboard.site import COOKIE, LOGIN, Site, Visit, address_of, checked_form
 from proxy.control.identity import Denied
 
 
@@ -42,10 +42,9 @@ class Login:
         try:
             fields = await checked_form(site, request)
             to = fields.get("to", "")
-            address = request.client.host if request.client is not None else ""
             admin = site.backend.control.config.admin
             identity = site.backend.authenticator.authenticate(
-                admin, fields.get("key", ""), address
+                admin, fields.get("key", ""), address_of(request)
             )
         except Denied as denied:
             status, wait_s = denied.status, denied.retry_after_s

@@ -69,7 +69,7 @@ class PriceTables:
 
         return visit.page(
             "prices.html",
-            version=book.version,
+            in_force=book.version,
             tables=sorted(known, key=lambda info: info.effective_from, reverse=True),
             chosen=chosen,
             versions=await visit.backend.read(ask),
@@ -90,7 +90,7 @@ class PriceTables:
         return visit.page(
             "price.html",
             price=price,
-            version=book.version,
+            in_force=book.version,
             chosen=chosen,
             rates=list(_rates(price.entry)),
             history=history,

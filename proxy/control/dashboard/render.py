@@ -42,6 +42,7 @@ NAVIGATION = (
     ("/keys", "Keys"),
     ("/prices", "Prices"),
 )
+FOR_ADMINS = (("/audit", "Audit"),)
 # Our error codes in words.
 REASONS = {
     "budget_exceeded": "Budget spent",
@@ -99,6 +100,7 @@ class Templates:
             version=__version__,
             prefix=PREFIX,
             navigation=NAVIGATION,
+            for_admins=FOR_ADMINS,
             reasons=REASONS,
         )
         self._environment.filters.update(

@@ -3,7 +3,7 @@
 from starlette.routing import BaseRoute, Route
 
 from proxy.control.api.backend import Backend
-from proxy.control.dashboard import budgets, calls, keys, overview
+from proxy.control.dashboard import audit, budgets, calls, keys, overview
 from proxy.control.dashboard.feed import Feed
 from proxy.control.dashboard.login import Login, leave
 from proxy.control.dashboard.prices import PriceTables
@@ -18,7 +18,10 @@ def pages() -> list[tuple[str, str, Handler, Role]]:
         ("GET", "", overview.overview, Role.VIEWER),
         ("GET", "/outlook", overview.outlook, Role.VIEWER),
         ("GET", "/budgets", budgets.listed, Role.VIEWER),
+        ("POST", "/budgets", budgets.create, Role.ADMIN),
         ("GET", "/budgets/{number:int}", budgets.shown, Role.VIEWER),
+        ("POST", "/budgets/{number:int}", budgets.change, Role.ADMIN),
+        ("POST", "/budgets/{number:int}/delete", budgets.delete, Role.ADMIN),
         ("GET", "/budgets/{number:int}/projection", budgets.projection, Role.VIEWER),
         ("GET", "/calls", calls.listed, Role.VIEWER),
         ("GET", "/calls/feed", feed.answer, Role.VIEWER),
@@ -30,6 +33,7 @@ def pages() -> list[tuple[str, str, Handler, Role]]:
         ("POST", "/keys/revoke", keys.revoke, Role.ADMIN),
         ("GET", "/prices", prices.listed, Role.VIEWER),
         ("GET", "/prices/model", prices.shown, Role.VIEWER),
+        ("GET", "/audit", audit.listed, Role.ADMIN),
         ("POST", "/logout", leave, Role.VIEWER),
     ]
 

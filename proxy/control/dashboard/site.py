@@ -4,16 +4,18 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import parse_qsl, quote
 
-from sqlalchemy import Connection
+from msgspec import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from db.errors import CatalogError, DatabaseError, ReportError
 from proxy.control.api.backend import Backend
+from proxy.control.api.failures import ApiError
+from proxy.control.api.table import Caller
 from proxy.control.dashboard.render import HEADERS, PREFIX, Assets, Templates
 from proxy.control.dashboard.sessions import SESSION_S, Sessions, Ticket
 from proxy.control.identity import Denied, Identity, Role
@@ -24,9 +26,6 @@ COOKIE = "tollkeeper_session"
 FORM_BYTES_MAX = 16 * 1024
 FIELDS_MAX = 50
 LOGIN = f"{PREFIX}/login"
-
-
-T = TypeVar("T")
 
 
 class Missing(Exception):
@@ -72,6 +71,11 @@ class Visit:
         return self.site.backend
 
     @property
+    def caller(self) -> Caller:
+        """As the admin API knows it."""
+        return Caller(self.identity, address_of(self.request))
+
+    @property
     def is_admin(self) -> bool:
         return self.identity.role >= Role.ADMIN
 
@@ -90,12 +94,6 @@ class Visit:
 
     def text(self, template: str, **values: Any) -> str:
         return self.site.templates.text(template, self.values(values))
-
-    async def change(self, change: Callable[[Connection], T]) -> T:
-        """Raises CatalogError and what the database raises."""
-        parts = self.backend.control.parts
-        assert parts is not None, "the port is open while control is"
-        return await parts.transactions.run(change)
 
     def to(self, path: str) -> Response:
         """After a change: look at it. An address of ours."""
@@ -148,8 +146,8 @@ def _explained(exc: Exception) -> tuple[int, str, str]:
         return exc.status, "Not allowed", exc.message
     if isinstance(exc, Missing):
         return 404, "Not found", str(exc) or "There is nothing at this address."
-    if isinstance(exc, ReportError | CatalogError):
-        return 400, "That does not work", str(exc)
+    if isinstance(exc, ReportError | CatalogError | ApiError | ValidationError):
+        return 400, "That does not work", sentence(exc)
     if isinstance(exc, asyncio.TimeoutError | TimeoutError):
         return 503, "Took too long", "Ask for less time, or try again in a moment."
     if isinstance(exc, DatabaseError | SQLAlchemyError | OSError):
@@ -181,6 +179,15 @@ async def _fields(request: Request) -> dict[str, str]:
     except (ValueError, UnicodeDecodeError):
         raise Denied(400, "bad_form", "the form cannot be read") from None
     return {name: value.replace("\0", "").strip() for name, value in pairs}
+
+
+def sentence(exc: Exception) -> str:
+    text = str(exc)
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
+
+
+def address_of(request: Request) -> str:
+    return request.client.host if request.client is not None else ""
 
 
 def is_https(request: Request) -> bool:
