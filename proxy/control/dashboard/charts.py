@@ -77,8 +77,8 @@ def ceiling(value: int) -> int:
     """The next round amount: 1, 2, 4 or 5 times a power of ten; of nothing, a dollar."""
     if value <= 0:
         return NANO_PER_USD
-    power = 10 ** (len(str(value)) - 1)
-    factor = next(n for n in (1, 2, 4, 5, 10) if n * power >= value)
+    power: int = 10 ** (len(str(value)) - 1)
+    factor: int = next(n for n in (1, 2, 4, 5, 10) if n * power >= value)
     return factor * power
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response, StreamingResponse
@@ -64,15 +65,16 @@ class _Watch:
         self._where = where
         self._shown: set[str] = set()
         self._looks = 0
+        self._reading: asyncio.Future[list[dict[str, Any]]] | None = None
 
     async def look(self) -> list[str]:
         """Events for what is new, the oldest first. Calls are shown as they end, however early
         they began, as long as they are among the newest."""
         visit, self._looks = self._visit, self._looks + 1
-        filters = filters_of(self._where, visit.backend.now_ms)
         try:
-            async with visit.backend.reading() as connection:
-                rows = await newest_calls(connection, filters, ROWS_MAX)
+            # A client that goes away cancels this, and a connection must be closed in peace.
+            self._reading = asyncio.ensure_future(self._newest())
+            rows = await asyncio.shield(self._reading)
         except (DatabaseError, SQLAlchemyError, OSError):
             return [event_of("outage", "")]
         refused = [each for each in self._refused() if each.request_id not in self._shown]
@@ -86,6 +88,12 @@ class _Watch:
         ]
         # Something must be written now and then: that is how a client that is gone is noticed.
         return events or ([": here\n\n"] if self._looks % BEAT_LOOKS == 0 else [])
+
+    async def _newest(self) -> list[dict[str, Any]]:
+        backend = self._visit.backend
+        filters = filters_of(self._where, backend.now_ms)
+        async with backend.reading() as connection:
+            return await newest_calls(connection, filters, ROWS_MAX)
 
     def _refused(self) -> list[Refused]:
         """The oldest first; a condition they do not tell of hides them."""
