@@ -22,7 +22,7 @@ from tests.factories import a_hold, a_settle
 from tests.proxy.control.test_control import USD, Host
 
 ADMIN_KEY, VIEWER_KEY = "admin-key-of-the-tests", "viewer-key-of-the-tests"
-HOSTILE = "<img src=x onerror=alert(1)>\"'&"
+HOSTILE = "<script>alert(1)</script>\"'&"
 ORIGIN = "http://admin"
 COST = 1_300  # of the items of `a_settle`
 
