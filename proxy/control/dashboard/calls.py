@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
+from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
-from db.report_calls import Charge, OneCall, newest_calls, one_call
+from db.report_call_pages import call_page
+from db.report_calls import Charge, OneCall, one_call
 from db.report_filters import Filters
 from pricing.calculator import PROVIDER_FIGURE
 from pricing.money import ATTO_PER_NANO, usd_from_atto
@@ -54,13 +56,17 @@ def filters_of(where: Mapping[str, str], now_ms: int, until_ms: int | None = Non
     return Filters((until_ms or now_ms) - LOOK_BACK_MS if where else None, until_ms, where)
 
 
+async def newest(connection: AsyncConnection, filters: Filters) -> list[dict[str, Any]]:
+    return [call for _, call in await call_page(connection, filters, ROWS_MAX)]
+
+
 async def listed(visit: Visit) -> Response:
     query = visit.request.query_params
     where = conditions(visit, query)
     until = query.get("before", "")
     until_ms = int(until) if until.isdecimal() and len(until) < 15 else None
     filters = filters_of(where, visit.backend.now_ms, until_ms)
-    rows = await visit.backend.read(lambda c: newest_calls(c, filters, ROWS_MAX))
+    rows = await visit.backend.read(lambda connection: newest(connection, filters))
     asked = {name: query.get(name, "") for name in FIELDS}
     oldest = at_ms_of(rows[-1]["request_id"]) if len(rows) == ROWS_MAX else None
     return visit.page(

@@ -9,8 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response, StreamingResponse
 
 from db.errors import DatabaseError
-from db.report_calls import newest_calls
-from proxy.control.dashboard.calls import ROWS_MAX, conditions, filters_of
+from proxy.control.dashboard.calls import ROWS_MAX, conditions, filters_of, newest
 from proxy.control.dashboard.render import HEADERS
 from proxy.control.dashboard.site import Visit
 from proxy.wire import Refused
@@ -93,7 +92,7 @@ class _Watch:
         backend = self._visit.backend
         filters = filters_of(self._where, backend.now_ms)
         async with backend.reading() as connection:
-            return await newest_calls(connection, filters, ROWS_MAX)
+            return await newest(connection, filters)
 
     def _refused(self) -> list[Refused]:
         """The oldest first; a condition they do not tell of hides them."""
