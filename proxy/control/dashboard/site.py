@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,10 +23,11 @@ from proxy.control.identity import Denied, Identity, Role
 
 log = logging.getLogger(__name__)
 
-COOKIE = "tollkeeper_session"
+COOKIE = "tollkeeper-session"
 FORM_BYTES_MAX = 16 * 1024
 FIELDS_MAX = 50
 LOGIN = f"{PREFIX}/login"
+_FIELD = re.compile(r"`\$\.(\w{1,40})")
 
 
 class Missing(Exception):
@@ -182,7 +184,11 @@ async def _fields(request: Request) -> dict[str, str]:
 
 
 def sentence(exc: Exception) -> str:
+    """For a person: of a field that cannot be, its name and what was expected."""
     text = str(exc)
+    if isinstance(exc, ValidationError) and (match := _FIELD.search(text)):
+        expected = "" if "regex" in text else f": {text.partition(' - at ')[0]}"
+        text = f"{match[1].replace('_', ' ')} cannot have this value{expected.replace('`', '')}"
     return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}"
 
 
