@@ -1,4 +1,4 @@
-"""Single calls, for people to look at: the newest ones, and one with all that it rests on."""
+"""One call, for people to look at, with all that it rests on."""
 
 from typing import Any, NamedTuple
 
@@ -16,9 +16,6 @@ from db.journal_records import (
     FLAG_UNPRICED,
 )
 from db.models import ChargeSetWindow, ModelCost, UsageCost, Window
-from db.report_dimensions import ROWS
-from db.report_filters import Filters
-from db.report_sums import conditions
 from db.reports import call_of, calls_query
 
 ADJUSTMENTS_MAX = 50
@@ -49,15 +46,6 @@ class OneCall(NamedTuple):
     charges: list[Charge]
     adjustments: list[dict[str, Any]]  # as `reports.calls` has them
     price: dict[str, Any]  # the entry of the price table, as it was
-
-
-async def newest_calls(
-    connection: AsyncConnection, filters: Filters, rows_max: int
-) -> list[dict[str, Any]]:
-    """The newest rows by the time of their calls, the last one first. Raises ReportError."""
-    query = calls_query().where(*await conditions(connection, ROWS, filters))
-    query = query.order_by(UsageCost.at_ms.desc(), UsageCost.call_id.desc()).limit(rows_max)
-    return [call_of(row) for row in await connection.execute(query)]
 
 
 async def one_call(connection: AsyncConnection, call_id: bytes) -> OneCall | None:

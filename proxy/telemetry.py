@@ -15,6 +15,7 @@ from pricing.usage import Usage
 from proxy.call import Call
 from proxy.errors import Refusal
 from proxy.metrics import OTHER, Metrics
+from proxy.refused import RefusedCalls
 
 ABOVE_CEILING = "cost above ceiling"
 MODEL_CHARS_MAX = 128  # of a name that a caller chose, in what is counted
@@ -72,6 +73,7 @@ class Telemetry:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, log: LineLog | None = None) -> None:
         self.metrics = Metrics()
+        self.refused = RefusedCalls()
         self.log_calls = True
         self._log = log or LineLog(loop)
 
@@ -82,6 +84,8 @@ class Telemetry:
         if tracer is not None:
             tracer.ended(call, duration_ns)
         record_metrics(self.metrics, call, duration_ns)
+        if call.refusal is not None:
+            self.refused.add(call, call.refusal)
         if call.outcome is not None and call.outcome.flags & FLAG_CEILING_VIOLATION:
             self._above_ceiling(call, call.outcome.cost.nano)
         if self.log_calls:

@@ -255,12 +255,32 @@ class SliceStatus(Struct, array_like=True):
     burn: int  # charged since the last status
 
 
+class Refused(Struct, array_like=True, frozen=True):
+    """A call that was answered with an error of ours, for people to look at. Names are "" where
+    the call had not come so far that they were known."""
+
+    at_ms: int
+    request_id: str
+    code: str
+    status: int
+    message: str
+    organization: str
+    team: str
+    project: str
+    user: str
+    key: str
+    provider: str
+    model: str
+    details: dict[str, str]  # of a budget: its scope, limit, spent, held, needed
+
+
 class Status(Struct, array_like=True, tag="status"):
     """worker -> control, each flush interval, and at once for a scarce window."""
 
     slices: list[SliceStatus]
     metrics: bytes = b""  # encoded counters of this worker, totals
     calls: list[bytes] = []  # encoded records of traced calls that have ended since the last one
+    refused: list[Refused] = []  # since the last one, as many as there is room for
 
 
 class Want(Struct, array_like=True, tag="want"):

@@ -27,14 +27,14 @@ MODULE_LINES_MAX = 400
 SCRIPT_LINES_MAX = 20
 
 # What a worker has no use for, and would pay for in memory and start-up time.
-HEAVY = {"aiosqlite", "alembic", "asyncpg", "click", "httpx", "litellm", "rich", "sqlalchemy"}
+HEAVY = {"aiosqlite", "alembic", "asyncpg", "click", "httpx", "jinja2", "litellm", "rich"}
 # What only some workers load, once they need it: for a provider in a cloud, for realtime sessions.
 LATE = {
     "proxy/upstream_aws.py": {"botocore"},
     "proxy/upstream_google.py": {"google"},
     "proxy/websocket.py": {"websockets"},
 }
-HEAVY |= {"boto3", "botocore", "google", "opentelemetry", "requests", "websockets"}
+HEAVY |= {"boto3", "botocore", "google", "opentelemetry", "requests", "sqlalchemy", "websockets"}
 # modules of proxy/ for both planes
 SHARED = (
     r"proxy(\.(wire|channel|metrics|config|scopes|windows|errors|call_record"

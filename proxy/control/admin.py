@@ -19,6 +19,7 @@ from proxy.control.api.explain import Explain
 from proxy.control.api.failures import on_http_exception
 from proxy.control.api.routes import routes
 from proxy.control.control import Control
+from proxy.control.dashboard.routes import routes as dashboard_routes
 from proxy.control.metrics import BudgetFigures, OwnFigures, render
 from proxy.windows import current_window
 
@@ -36,6 +37,7 @@ def admin_app(control: Control, explain: Explain) -> Starlette:
             Route("/readyz", admin.readyz),
             Route("/metrics", admin.metrics),
             *routes(backend, ENDPOINTS),
+            *dashboard_routes(backend),
         ],
         exception_handlers={HTTPException: on_http_exception},
     )

@@ -28,6 +28,7 @@ from proxy.control.export import open_export
 from proxy.control.metrics import Counts
 from proxy.control.opening import OpenLedger, Parts, declare, open_ledger, open_parts
 from proxy.control.prices import Prices
+from proxy.control.refusals import Refusals
 from proxy.control.session import Session
 from proxy.wire import Ask, Channel, PricesEntry, Slices, Snapshot, Status, Unwant, Want
 
@@ -68,6 +69,7 @@ class Control:
         self.snapshot: Snapshot | None = None
         self.parts: Parts | None = None
         self.counts = Counts()
+        self.refusals = Refusals()
         self._export = open_export(config.telemetry)
         self._prices = Prices(tables)
         self.ledger_nice = ledger_nice
@@ -356,6 +358,7 @@ class Control:
         if leases.on_status(session.journal_id, status):
             self._wake.set()
         self._export.add(status.calls)
+        self.refusals.add(status.refused)
         if status.metrics:
             self.counts.update(session.journal_id, status.metrics)
         if leases.waiting:

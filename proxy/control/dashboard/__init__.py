@@ -1,0 +1,1 @@
+"""The dashboard: what the admin API knows, for people. Server-rendered, nothing is built."""

@@ -1,0 +1,152 @@
+"""Every page: who may see it, what it says, and that nothing hostile gets through."""
+
+import re
+from decimal import Decimal
+
+import pytest
+
+from db.reports import calls
+from pricing.money import usd_from_nano
+from proxy.control.dashboard.routes import pages
+from proxy.control.identity import Role
+from tests.proxy.control.dashboard.conftest import ADMIN_KEY, COST, HOSTILE
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+PATHS = ["", "/outlook", "/budgets", "/calls", "/refusals", "/keys", "/prices?q=gpt-5", "/audit",
+         "?period=30d&by=model", "?by=tag&tag=note", "?period=today&by=key"]  # fmt: skip
+
+
+async def test_no_page_without_login(scene):
+    browser = scene.browser()
+    for method, path, _, _ in pages():
+        place = path.replace("{number:int}", "1").replace("{request_id}", scene.call_id)
+        answer = await browser.http.request(method, f"/dashboard{place}")
+        assert answer.status_code in (303, 401), place
+        assert "acme" not in answer.text
+    part = await browser.get("/outlook", headers={"hx-request": "true"})
+    assert (part.status_code, part.headers["hx-redirect"]) == (401, "/dashboard/login")
+
+
+async def test_every_page_is_escaped_and_has_its_headers(scene):
+    browser = await scene.admin()
+    budgets = (await browser.get("/budgets")).text
+    number = re.search(r"/budgets/(\d+)", budgets)[1]
+    paths = [*PATHS, f"/budgets/{number}", f"/budgets/{number}/projection",
+             f"/calls/{scene.call_id}", "/prices/model?provider=openai&model=gpt-5"]  # fmt: skip
+    for path in paths:
+        answer = await browser.get(path)
+        assert answer.status_code == 200, path
+        assert HOSTILE[:9] not in answer.text, path
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert "unsafe" not in answer.headers["content-security-policy"]
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert answer.headers["cache-control"] == "no-store"
+    assert "&lt;script" in (await browser.get("?by=model")).text
+    assert "&lt;script" in (await browser.get(f"/calls/{scene.call_id}")).text
+    assert "&lt;script" in (await browser.get("/refusals")).text
+
+
+async def test_the_total_is_that_of_report_and_api_to_the_nano_dollar(scene):
+    browser = await scene.admin()
+    html = (await browser.get("")).text
+    shown = int(re.search(r'data-nano="(\d+)"', html)[1])
+    headers = {"authorization": f"Bearer {ADMIN_KEY}"}
+    rows = (await browser.http.get("/admin/api/report?by=total", headers=headers)).json()
+    api = sum(Decimal(row["cost_usd"]) for row in rows)
+
+    async def ask(connection):
+        return sum([Decimal(row["cost_usd"]) async for row in calls(connection)])
+
+    assert usd_from_nano(shown) == str(api) == str(await scene.site.backend.read(ask))
+    assert shown == 2 * COST
+
+
+async def test_a_call_is_explained_to_its_last_nano_dollar(scene):
+    html = (await (await scene.admin()).get(f"/calls/{scene.call_id}")).text
+    assert "0.000000144" in html  # 12 input tokens
+    assert "0.000001156" in html  # 34 output tokens
+    assert f"<strong>{usd_from_nano(COST)}</strong>" in html
+    assert "team/acme/search" in html
+
+
+async def test_a_refused_call_says_why(scene):
+    browser = await scene.admin()
+    listed = (await browser.get("/refusals?code=budget_exceeded")).text
+    path = re.search(r'href="/dashboard(/calls/[^"]+)"', listed)[1]
+    html = (await browser.get(path)).text
+    assert "cannot pay for this call" in html
+    assert "Budget spent" in html
+
+
+async def test_a_viewer_sees_the_team_and_nothing_else(scene):
+    browser = await scene.viewer()
+    for path in (path for path in PATHS if path != "/audit"):
+        answer = await browser.get(path)
+        assert answer.status_code == 200, path
+        assert "ads-prod" not in answer.text, path
+        assert "acme/ads" not in answer.text, path
+    assert str(COST) in (await browser.get("")).text
+    assert (await browser.get(f"/calls/{scene.call_id}")).status_code == 200
+    assert (await browser.get(f"/calls/{scene.others_call_id}")).status_code == 404
+    assert (await browser.get("?team=acme/ads")).status_code == 403
+    assert (await browser.get("/calls?team=ads")).status_code == 403
+    assert (await browser.get("/audit")).status_code == 403
+    admin = await scene.admin()
+    numbers = re.findall(r'id="budget-(\d+)"', (await admin.get("/budgets")).text)
+    statuses = [(await browser.get(f"/budgets/{number}")).status_code for number in numbers]
+    assert sorted(statuses) == [200, 404]
+
+
+async def test_a_viewer_changes_nothing(scene):
+    browser = await scene.viewer()
+    assert "New key" not in (await browser.get("/keys")).text
+    for path, _, role in ((p, h, r) for m, p, h, r in pages() if m == "POST"):
+        if role is Role.ADMIN:
+            place = path.replace("{number:int}", "1")
+            answer = await browser.post(place, {"name": "x", "id": "1"}, at="/keys")
+            assert answer.status_code == 403, path
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("?period=decade", 400),
+        ("?timezone=Mars", 400),
+        ("?team=nobody", 400),
+        ("/calls/not-an-id", 404),
+        ("/calls/00000000-0000-7000-8000-000000000000", 404),
+        ("/budgets/999", 404),
+        ("/prices/model?provider=x&model=y", 404),
+        ("/static/nothing.css", 404),
+        ("/static/..%2frender.py", 404),
+    ],
+)
+async def test_what_is_not_there_is_said_in_words(scene, path, status):
+    answer = await (await scene.admin()).get(path)
+    assert answer.status_code == status
+    assert "Traceback" not in answer.text
+
+
+async def test_files_are_kept_by_browsers_and_are_only_ours(scene):
+    browser = scene.browser()
+    html = (await browser.get("/login")).text
+    urls = set(re.findall(r'(?:src|href)="([^"#]+)"', html))
+    assert len(urls) == 4
+    for url in urls:
+        answer = await browser.http.get(url)
+        assert url.startswith("/dashboard/static/")
+        assert answer.status_code == 200
+        assert "immutable" in answer.headers["cache-control"]
+
+
+async def test_an_outage_is_said_and_no_page_fails(scene, monkeypatch):
+    browser = await scene.admin()
+
+    def unreachable(*_, **__):
+        raise OSError("gone")
+
+    monkeypatch.setattr("proxy.control.api.backend.open_engine", unreachable)
+    answer = await browser.get("")
+    assert answer.status_code == 503
+    assert "out of reach" in answer.text
