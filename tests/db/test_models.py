@@ -8,7 +8,7 @@ from sqlalchemy import Column, Connection, Table, delete, func, select
 from sqlalchemy.exc import IntegrityError
 
 from db import schema
-from db.models import Base, ChargeSet, ChargeSetWindow, Window
+from db.models import AlertDelivery, Base, ChargeSet, ChargeSetWindow, Window
 from db.schema_live import live_tables
 from db.statements import table_of
 from tests.factories import a_uuid7
@@ -21,7 +21,10 @@ REFERENCES = [
     if column.foreign_keys
 ]
 # A child that means nothing without its parent goes with it. All others keep theirs.
-CASCADING = {table_of(ChargeSetWindow).c.charge_set_id}
+CASCADING = {
+    table_of(ChargeSetWindow).c.charge_set_id,
+    table_of(AlertDelivery).c.alert_id,
+}
 
 
 def test_every_mapped_class_has_a_table_of_its_own():
