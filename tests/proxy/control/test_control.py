@@ -452,11 +452,11 @@ async def test_a_journal_that_takes_too_much_refuses_calls_until_it_is_drained(
     await until(lambda: control.outage)
     control.config = replace(control.config, journal=replace(control.config.journal, max_mb=0))
     control._due["disk"] = 0.0
-    await until(lambda: worker.messages[-1].full)
-    assert worker.messages[-1].outage
+    await until(lambda: worker.told().full)
+    assert worker.told().outage
     control.config = host.config
     control._due["disk"] = 0.0
-    await until(lambda: not worker.messages[-1].full)
+    await until(lambda: not worker.told().full)
     faulty.script = iter(())
     await until(lambda: not control.outage)
     texts = [record.message for record in caplog.records if "max_mb" in record.message]
