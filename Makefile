@@ -1,4 +1,4 @@
-TARGETS = install demo serve test check coverage simulate soak bench live oracle sdk-newest compat lock
+TARGETS = install demo serve test check docs coverage simulate soak bench live oracle sdk-newest compat lock
 
 .PHONY: $(TARGETS)
 $(TARGETS):

@@ -121,12 +121,25 @@ def test_locks_of_the_compatibility_tests() -> None:
         assert not [name for name, entry in packages.items() if "resolved" in entry]
 
 
+def test_lock_of_the_documentation_site() -> None:
+    wanted = re.findall(r"^([\w-]+==\S+)", read("requirements-docs.in"), re.MULTILINE)
+    text = read("requirements-docs.lock")
+    entries = re.findall(r"^([\w.-]+==\S+).*((?:\n    --hash=sha256:[0-9a-f]{64}.*)*)", text, re.M)
+    assert wanted
+    assert set(wanted) <= {name for name, _ in entries}
+    assert not [name for name, hashes in entries if not hashes]
+    assert "://" not in text
+
+
+LINK = r"\]\(([^)#\s]+)[^)]*\)"
+
+
 def test_links_between_documents_resolve() -> None:
     documents = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "bench").glob("*.md")]
     broken = [
         f"{name_of(document)}: {link}"
         for document in documents
-        for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text())
+        for link in re.findall(LINK, document.read_text())
         if "://" not in link and not (document.parent / link).exists()
     ]
     assert not broken, "\n".join(broken)
