@@ -42,7 +42,7 @@ from db.models import Window as WindowRow
 from db.references import References
 from db.registry import ADJUSTMENTS
 from db.statements import FLAG_COSTS, UPSERT_ROLLUPS
-from db.transactions import T, Transactions, Work, is_retryable
+from db.transactions import T, Transactions, Work, is_conflict, is_retryable, with_retries
 
 
 class Ledger:
@@ -66,11 +66,22 @@ class Ledger:
         self._references = References(describe_price, now_ms)
 
     async def _run(self, work: Work[T]) -> T:
+        """Again after a deadlock or a serialization failure: nobody is to wait for the next turn,
+        nor to take it for an outage, because two hosts met."""
+
+        async def attempt() -> T:
+            try:
+                return await self._transactions.run(work)
+            except BaseException:
+                self._references.forget()  # it may remember rows that were never committed
+                raise
+
         try:
-            return await self._transactions.run(work)
-        except BaseException:
-            self._references.forget()  # it may remember rows that were never committed
-            raise
+            return await attempt()
+        except DBAPIError as exc:
+            if not is_conflict(exc):
+                raise
+        return await with_retries(attempt, is_conflict)
 
     # --- lives: epochs and journals
 

@@ -10,6 +10,7 @@ On PostgreSQL a month is a partition, detached and dropped. Elsewhere, and of ro
 partition, calls go in small batches, so that nobody waits long for the lock.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -30,14 +31,14 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.errors import ReportError
 from db.journal_records import FLAG_UNPRICED
 from db.models import CostAdjustment, ProviderObject, PrunedCharges, Repricing, Retention, UsageCost
 from db.partitions import Partition, detach, list_partitions, lock
 from db.statements import table_of
-from db.transactions import with_retries
+from db.transactions import T, Transactions, Work, with_retries
 from db.verify_charges import SUMS, row_sums
 
 MS_PER_DAY = 86_400_000
@@ -45,6 +46,7 @@ KEEP_DAYS_MIN = 90
 BATCH_CALLS = 100
 BATCH_CALLS_MAX = 10_000
 BATCH_S = 0.025  # what a batch is to take; the lock is held for twice that at most, but for fsync
+PAUSE = 2  # times a batch: others are to find the lock free most of the time
 
 _COSTS = table_of(UsageCost)
 _LATER = _COSTS.alias()
@@ -134,35 +136,39 @@ def _one(condition: Any) -> Any:
 # --- a run ---------------------------------------------------------------------------------
 
 
-async def retain(engine: AsyncEngine, horizon_ms: int, now_ms: int, progress: Progress) -> Removed:
+async def retain(
+    transactions: Transactions, horizon_ms: int, now_ms: int, progress: Progress
+) -> Removed:
     """Remove calls before the horizon; an interrupted run goes on. `progress(calls, of)`."""
     bound = first_id(horizon_ms)
-    total = await _in_transaction(engine, lambda c: _count(c, bound))
+    total = await _run(transactions, lambda c: _count(c, bound))
     if total == 0:
         return Removed(0, 0)
-    run_id = await _in_transaction(engine, lambda c: _begin(c, horizon_ms, now_ms))
-    run = _Run(engine, run_id, progress, total)
-    if engine.dialect.name == "postgresql":
-        await run.drop_partitions(bound)
-    await run.remove_batches(bound)
+    run_id = await _run(transactions, lambda c: _begin(c, horizon_ms, now_ms))
+    removal = _Removal(transactions, run_id, progress, total)
+    if transactions.dialect == "postgresql":
+        await removal.drop_partitions(bound)
+    await removal.remove_batches(bound)
     ended = update(_RUNS).where(_RUNS.c.id == run_id).values(finished_at_ms=now_ms)
-    await _in_transaction(engine, lambda c: c.execute(ended))
-    return run.removed
+    await _run(transactions, lambda c: c.execute(ended))
+    return removal.removed
 
 
-class _Run:
-    def __init__(self, engine: AsyncEngine, run_id: int, progress: Progress, total: int) -> None:
+class _Removal:
+    def __init__(
+        self, transactions: Transactions, run_id: int, progress: Progress, total: int
+    ) -> None:
         self.removed = Removed(0, 0)
-        self._engine = engine
+        self._transactions = transactions
         self._run_id = run_id
         self._progress = progress
         self._total = total
 
     async def drop_partitions(self, bound: bytes) -> None:
         """Those that have nothing after the bound, the oldest first."""
-        for each in await _in_transaction(self._engine, list_partitions):
+        for each in await _run(self._transactions, list_partitions):
             if each.high is not None and each.high <= bound:
-                self._add(await _in_transaction(self._engine, self._dropping(each)))
+                self._add(await _run(self._transactions, self._dropping(each)))
 
     def _dropping(self, partition: Partition) -> Callable[[Connection], Removed]:
         def work(connection: Connection) -> Removed:
@@ -180,9 +186,12 @@ class _Run:
         calls = BATCH_CALLS
         while low is not None:
             batch = partial(_batch, run_id=self._run_id, low=low, bound=bound, calls=calls)
-            low, removed, took_s = await _in_transaction(self._engine, batch)
+            begun = time.perf_counter()
+            low, removed, took_s = await _run(self._transactions, batch)
             self._add(removed)
             calls = next_size(calls, took_s)
+            if self._transactions.dialect == "sqlite":  # whose lock is not handed on in turn
+                await asyncio.sleep(PAUSE * (time.perf_counter() - begun))
 
     def _add(self, removed: Removed) -> None:
         self.removed = Removed(self.removed.calls + removed.calls, self.removed.nano + removed.nano)
@@ -190,17 +199,14 @@ class _Run:
 
 
 def next_size(calls: int, took_s: float) -> int:
-    """Of a batch, after one of so many calls: it grows by half at most, and shrinks at once."""
+    """Of a batch, after one of so many calls: it grows by half at most, and shrinks at once; not
+    below where most of it would be what any transaction takes."""
     wanted = int(calls * BATCH_S / max(took_s, 1e-6))
-    return max(1, min(wanted, calls + calls // 2 + 1, BATCH_CALLS_MAX))
+    return min(max(BATCH_CALLS, min(wanted, calls + calls // 2)), BATCH_CALLS_MAX)
 
 
-async def _in_transaction(engine: AsyncEngine, work: Callable[[Connection], Any]) -> Any:
-    async def once() -> Any:
-        async with engine.begin() as connection:
-            return await connection.run_sync(work)
-
-    return await with_retries(once)
+async def _run(transactions: Transactions, work: Work[T]) -> T:
+    return await with_retries(lambda: transactions.run(work))
 
 
 def _count(connection: Connection, bound: bytes) -> int:

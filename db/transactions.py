@@ -27,6 +27,7 @@ T = TypeVar("T")
 Work = Callable[[Connection], T]
 
 # Class 40: serialization failures and deadlocks. 55P03: lock not available. 57: going down.
+CONFLICT_SQLSTATES = ("40001", "40P01")  # serialization failure, deadlock
 ATTEMPTS_MAX = 5
 RETRYABLE_SQLSTATES = ("40", "53", "55P03", "57", "08")
 
@@ -53,12 +54,21 @@ def is_retryable(error: BaseException) -> bool:
     return state.startswith(RETRYABLE_SQLSTATES)
 
 
-async def with_retries(work: Callable[[], Awaitable[T]], attempts: int = ATTEMPTS_MAX) -> T:
-    """`work` is one transaction. Whatever is gone the next moment, a lock, a deadlock, a conflict,
-    is tried again a few times; raises what the last attempt raised."""
+def is_conflict(error: BaseException) -> bool:
+    """Whether another transaction was in the way, and this one has been undone in whole."""
+    return isinstance(error, DBAPIError) and (
+        getattr(error.orig, "sqlstate", None) in CONFLICT_SQLSTATES
+    )
+
+
+async def with_retries(
+    work: Callable[[], Awaitable[T]], passes: Callable[[BaseException], bool] = is_retryable
+) -> T:
+    """`work` is one transaction. What passes, a lock, a deadlock, a conflict, is tried again a few
+    times; raises what the last attempt raised."""
     retrying = AsyncRetrying(
-        retry=retry_if_exception(is_retryable),
-        stop=stop_after_attempt(attempts),
+        retry=retry_if_exception(passes),
+        stop=stop_after_attempt(ATTEMPTS_MAX),
         wait=wait_random_exponential(multiplier=0.05, max=2.0),
         reraise=True,
     )

@@ -12,6 +12,7 @@ from db import schema
 from db.engine import reader
 from db.errors import SchemaMismatch
 from db.retention import KEEP_DAYS_MIN, Month, Removed, horizon_of, look, retain
+from db.transactions import open_transactions
 from pricing.money import usd_from_nano
 from proxy.cli import Failure, Invocation, pass_invocation, subgroup
 from proxy.cli_ledger import opened, opened_unchecked
@@ -107,8 +108,11 @@ async def _look(config: Config, horizon_ms: int) -> list[Month]:
 async def _retain(
     config: Config, horizon_ms: int, now_ms: int, progress: Callable[[int, int], None]
 ) -> Removed:
-    async with opened(config, read_only=False) as engine:
-        return await retain(engine, horizon_ms, now_ms, progress)
+    transactions = open_transactions(config.database.url)
+    try:
+        return await retain(transactions, horizon_ms, now_ms, progress)
+    finally:
+        await transactions.close()
 
 
 def _row(month: Month) -> Row:
