@@ -11,16 +11,18 @@ from itertools import permutations
 import pytest
 from sqlalchemy import UniqueConstraint, event, insert, text
 
+from db import alerts
 from db.ledger import close_epoch
 from db.ledger_corrections import _read_calls
 from db.ledger_leases import open_tickets
 from db.ledger_objects import forget_objects
 from db.ledger_open import settle_open
-from db.models import Base, Budget, Epoch, Lease, ProviderObject, Window
+from db.models import AlertDelivery, Base, Budget, Epoch, Lease, ProviderObject, Window
 from db.report_filters import Filters
 from db.report_sums import sums
 from db.repricing_read import Selection, page_query
 from tests.factories import NOW_MS, a_row, a_stored_key, a_uuid7, insert_rows, stored
+from tests.factories_models import a_stored_row
 
 DAY_MS = 86_400_000
 
@@ -49,6 +51,10 @@ SERVES = {
         lambda c: settle_open(c, None, lambda version: None, NOW_MS, "host")  # type: ignore[arg-type]
     ),
     "ix_ai_cost_analytics_hour": report(["team"], {}),
+    "ix_ai_budget_alerts_raised_at_ms": run(lambda c: alerts.forget(c, NOW_MS - DAY_MS)),
+    "ix_ai_budget_alert_deliveries_state_next_at_ms": run(
+        lambda c: alerts.due(c, ["channel"], NOW_MS, 10)
+    ),
 }
 
 DECLARED = {index.name: index for table in Base.metadata.tables.values() for index in table.indexes}
@@ -70,11 +76,11 @@ def test_no_index_begins_another(table):
         assert longer[: len(shorter)] != shorter, f"{shorter} is the begin of {longer}"
 
 
-LEASES = 300
+ROWS = 300
 
 
 def fill(connection):
-    """Some calls, and two hosts' leases, one of them with a ticket."""
+    """Some calls, two hosts' leases, one of them with a ticket, objects, and alerts."""
     key = a_stored_key(connection, "prod")
     insert_rows(connection, *(a_row(key, at_ms=NOW_MS - n) for n in range(10)))
     life = {"boot_id": "b", "state": "open", "opened_at_ms": 0, "seen_at_ms": 0}
@@ -83,16 +89,19 @@ def fill(connection):
         connection, Budget, identity="organization/acme", scope_kind="organization", unit="usd",
         limit_value=1, period="day", source="config", created_at_ms=0,
     )  # fmt: skip
-    for n in range(LEASES):
+    for n in range(ROWS):
         window_id = stored(connection, Window, budget_id=budget_id, starts_at=n)
         values = {"window_id": window_id, "epoch_id": epochs[n % 2], "ticket": int(n == 7)}
         connection.execute(insert(Lease).values(values))
     objects = [
         {"provider": "openai", "account": "", "kind": "file", "object_id": f"file-{n}",
          "noted_at_ms": NOW_MS - 10 * DAY_MS if n < 3 else NOW_MS + n, "ready": n == 7}
-        for n in range(LEASES)
+        for n in range(ROWS)
     ]  # fmt: skip
     connection.execute(insert(ProviderObject), objects)
+    for n in range(ROWS):  # each with its alert
+        state = "pending" if n < 3 else "delivered"
+        a_stored_row(connection, AlertDelivery, channel="channel", state=state, next_at_ms=n)
     if connection.dialect.name == "postgresql":
         connection.execute(text("ANALYZE"))
 
