@@ -10,6 +10,7 @@ from db.report_dimensions import ROWS, from_clause
 from db.report_filters import Filters
 from db.report_sums import conditions
 from db.reports import call_of, calls_query
+from db.retention import require_rows
 
 
 class Place(NamedTuple):
@@ -22,7 +23,10 @@ class Place(NamedTuple):
 async def call_page(
     connection: AsyncConnection, filters: Filters, limit: int, before: Place | None = None
 ) -> list[tuple[Place, dict[str, Any]]]:
-    """Cost rows as `reports.calls` has them, those older than `before`. Raises ReportError."""
+    """Cost rows as `reports.calls` has them, those older than `before`, while there are any.
+    Raises ReportError."""
+    if filters.since_ms is not None:
+        await require_rows(connection, filters.since_ms, "a list of calls")
     # The rows are picked from the index by time before anything is joined to them: a planner that
     # may do it the other way round sorts the whole ledger.
     query = (

@@ -23,6 +23,7 @@ from db.models import (
 )
 from db.partitions import list_partitions, make_ahead
 from db.reconciliation import Names, Tolerance, compare
+from db.report_call_pages import call_page
 from db.report_filters import Filters
 from db.report_sums import sums
 from db.reports import calls, grouped
@@ -171,6 +172,9 @@ async def test_reports_that_need_calls_are_refused_before_the_horizon(engine, us
                 await sums(connection, ["route"], Filters(since_ms))
             with pytest.raises(ReportError, match=message):
                 [call async for call in calls(connection, Filters(since_ms))]
+        with pytest.raises(ReportError, match=message):
+            await call_page(connection, Filters(HORIZON_MS - 1), 10)
+        assert len(await call_page(connection, Filters(), 10)) == 1
         january = Export((date(2026, 1, 31),), {})
         with pytest.raises(ReportError, match=message):
             await compare(connection, january, (), Tolerance(Decimal(0), 0), Names())

@@ -1,8 +1,12 @@
+import json
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.factories import a_row, insert_rows, roll_up
 from tests.proxy.cli_runner import Tollkeeper
+from tests.proxy.ledger_rows import key_ids, writing
 
 
 @pytest.fixture
@@ -42,3 +46,22 @@ def test_retain_says_what_it_cannot_keep(tollkeeper: Tollkeeper, keep: str, said
     result = tollkeeper.run("db", "retain", "--keep", keep)
     assert result.exit_code == 2
     assert said in result.stderr
+
+
+def test_retain_removes_old_calls_and_keeps_their_sums(tollkeeper: Tollkeeper) -> None:
+    tollkeeper.ok("keys", "create", "--name", "dev", "--team", "acme/support")
+    with writing(tollkeeper.directory) as connection:
+        key = key_ids(connection, "dev")
+        recent_ms = time.time_ns() // 1_000_000
+        rows = [a_row(key), a_row(key), a_row(key, at_ms=recent_ms)]
+        insert_rows(connection, *rows)
+        roll_up(connection, *rows)
+    before = tollkeeper.ok("report", "--by", "month")
+    result = tollkeeper.run("db", "retain", "--keep", "90d", "--format", "json")
+    (month,) = json.loads(result.stdout)
+    assert (month["month"], month["calls"], month["cost_usd"]) == ("2026-01", 2, "0.0002")
+    assert "2 calls of 0.0002 USD removed" in result.stderr
+    assert tollkeeper.ok("report", "--by", "month") == before
+    refused = tollkeeper.run("report", "--by", "route")
+    assert refused.exit_code == 2
+    assert "were removed (`tollkeeper db retain`)" in refused.stderr
