@@ -11,6 +11,7 @@ from itertools import permutations
 import pytest
 from sqlalchemy import UniqueConstraint, event, insert, text
 
+from db import alerts
 from db.ledger import close_epoch
 from db.ledger_corrections import _read_calls
 from db.ledger_leases import open_tickets
@@ -49,6 +50,10 @@ SERVES = {
         lambda c: settle_open(c, None, lambda version: None, NOW_MS, "host")  # type: ignore[arg-type]
     ),
     "ix_ai_cost_analytics_hour": report(["team"], {}),
+    "ix_ai_budget_alerts_raised_at_ms": run(lambda c: alerts.forget(c, NOW_MS)),
+    "ix_ai_budget_alert_deliveries_state_next_at_ms": run(
+        lambda c: alerts.due(c, ["ops"], NOW_MS, 10)
+    ),
 }
 
 DECLARED = {index.name: index for table in Base.metadata.tables.values() for index in table.indexes}
