@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
+from db.alert_configs import sync_alert_configs
 from db.catalog_budgets import SCOPES, find_owner, identity_of, set_limit, store_budget
 from db.catalog_types import DeclaredBudget
 from db.errors import AlreadyThere, FromConfig, NotKnown
@@ -57,6 +58,7 @@ def create_budget(
         what = f"{budget.scope} in {budget.unit} per {budget.period}"
         raise AlreadyThere(f"there is such a budget on {what} already, of id {row.id}: change it")
     store_budget(connection, row, identity, budget, kind, owner_id, now_ms, source)
+    sync_alert_configs(connection)
     made = connection.execute(select(Budget.id).where(Budget.identity == identity))
     return int(made.scalar_one())
 
@@ -76,6 +78,7 @@ def change_budget(
     if options:
         merged = {**row.options, **options}
         connection.execute(update(Budget).where(Budget.id == budget_id).values(options=merged))
+        sync_alert_configs(connection)
 
 
 def delete_budget(connection: Connection, budget_id: int, now_ms: int) -> None:
@@ -83,6 +86,7 @@ def delete_budget(connection: Connection, budget_id: int, now_ms: int) -> None:
     _own(connection, budget_id)
     gone = update(Budget).where(Budget.id == budget_id).values(tombstoned_at_ms=now_ms)
     connection.execute(gone)
+    sync_alert_configs(connection)
 
 
 def _own(connection: Connection, budget_id: int) -> Any:

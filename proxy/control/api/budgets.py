@@ -47,6 +47,8 @@ Share = Annotated[float, Meta(gt=0, le=1)]
 WaitMs = Annotated[int, Meta(ge=0, le=60_000)]
 Percent = Annotated[float, Meta(gt=0, le=1000)]
 Percents = Annotated[tuple[Percent, ...], Meta(max_length=20)]
+Hours = Annotated[tuple[Annotated[float, Meta(gt=0, le=8760)], ...], Meta(max_length=20)]
+LISTS = ("models", "providers", "alert_at", "alert_exhaustion_h")
 
 
 class BudgetFigures(Struct, frozen=True, kw_only=True):
@@ -100,6 +102,7 @@ class NewBudget(Request, frozen=True, kw_only=True):
     hold_wait_ms: WaitMs = 2000
     server_tool_passes: Count = 4
     alert_at: Percents = ()
+    alert_exhaustion_h: Hours = ()
 
 
 class ChangeBudget(ById, frozen=True, kw_only=True):
@@ -115,6 +118,7 @@ class ChangeBudget(ById, frozen=True, kw_only=True):
     hold_wait_ms: WaitMs | UnsetType = UNSET
     server_tool_passes: Count | UnsetType = UNSET
     alert_at: Percents | UnsetType = UNSET
+    alert_exhaustion_h: Hours | UnsetType = UNSET
 
 
 OPTIONS = tuple(
@@ -206,7 +210,7 @@ def _declared(asked: NewBudget) -> DeclaredBudget:
         raise ApiError(400, "invalid_parameter", f"give exactly one of {', '.join(UNITS)}")
     names = set(NewBudget.__struct_fields__) - set(UNITS)
     values: dict[str, Any] = {name: getattr(asked, name) for name in names}
-    values |= {name: list(values[name]) for name in ("models", "providers", "alert_at")}
+    values |= {name: list(values[name]) for name in LISTS}
     ((unit, limit),) = limits.items()
     values[f"limit_{unit}"] = asked.limit_usd if unit == "usd" else limit
     return declared_budget(Budget(**values))
@@ -234,8 +238,7 @@ async def change_budget(backend: Backend, caller: Caller, asked: ChangeBudget) -
     limits = _limits(asked)
     options = {name: getattr(asked, name) for name in OPTIONS}
     options = {name: value for name, value in options.items() if value is not UNSET}
-    if "alert_at" in options:
-        options["alert_at"] = list(options["alert_at"])
+    options |= {name: list(options[name]) for name in LISTS if name in options}
     if "hold" in options:
         options["learned"] = options.pop("hold") == "learned"
     now_ms = backend.now_ms

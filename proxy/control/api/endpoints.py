@@ -1,6 +1,7 @@
 """Every endpoint of the admin API."""
 
 from proxy.control.api import (
+    alerts,
     audit,
     budgets,
     calls,
@@ -24,5 +25,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *prices.ENDPOINTS,
     *explain.ENDPOINTS,
     *reconciliations.ENDPOINTS,
+    *alerts.ENDPOINTS,
     *audit.ENDPOINTS,
 )

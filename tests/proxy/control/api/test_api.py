@@ -9,6 +9,8 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from db.alert_configs import load_thresholds
+from db.alerts import NewAlert, raise_alert
 from db.catalog import hash_key
 from proxy.control.api.endpoints import ENDPOINTS
 from proxy.control.api.table import PREFIX
@@ -367,3 +369,46 @@ async def test_two_at_once_do_not_make_the_same_thing_twice(site):
     make = [asked(site.admin, "POST", "/organizations", json={"name": "hooli"}) for _ in range(3)]
     answers = await asyncio.gather(*make)
     assert sorted(status for status, _ in answers) == [201, 409, 409]
+
+
+# --- alerts --------------------------------------------------------------------------------
+
+
+async def test_alerts_of_a_team_are_seen_by_its_viewer(site):
+    def store(connection):
+        for scope in ("team/acme/search", "team/acme/ads", "key/prod", ""):
+            new = NewAlert("budget_threshold", f"of {scope}", "warning", f"of {scope}", scope)
+            raise_alert(connection, new, ["ops"], host_id="h", now_ms=1_000)
+
+    await site.control.parts.transactions.run(store)
+    _, everything = await asked(site.admin, "GET", "/alerts")
+    assert {each["scope"] for each in everything} == {
+        "team/acme/search", "team/acme/ads", "key/prod", "",
+    }  # fmt: skip
+    assert everything[0]["deliveries"] == [
+        {"event": "raised", "channel": "ops", "state": "pending", "attempts": 0,
+         "done_at": None, "error": ""}
+    ]  # fmt: skip
+    _, of_search = await asked(site.viewer, "GET", "/alerts")
+    assert {each["scope"] for each in of_search} == {"team/acme/search", "key/prod"}
+    assert len((await asked(site.viewer, "GET", "/alerts?limit=1"))[1]) == 1
+    assert (await asked(site.admin, "GET", "/alerts?kind=test"))[1] == []
+    assert (await asked(site.admin, "GET", "/alerts?since=1d"))[1] == []
+
+
+async def test_a_budget_made_here_has_its_thresholds(site):
+    asked_for = {
+        "scope": "team/acme/ads", "limit_usd": "7", "period": "year",
+        "alert_at": [80], "alert_exhaustion_h": [24],
+    }  # fmt: skip
+    _, made = await asked(site.admin, "POST", "/budgets", json=asked_for)
+
+    async def thresholds():
+        return (await site.control.parts.transactions.run(load_thresholds)).get(made["id"])
+
+    assert await thresholds() == {"budget_threshold": [80_000], "budget_exhaustion": [24_000]}
+    change = {"alert_at": [90], "alert_exhaustion_h": []}
+    await asked(site.admin, "PATCH", f"/budgets/{made['id']}", json=change)
+    assert await thresholds() == {"budget_threshold": [90_000]}
+    await asked(site.admin, "DELETE", f"/budgets/{made['id']}")
+    assert await thresholds() is None
