@@ -89,9 +89,16 @@ def _make(
     except CatalogError as exc:
         raise Failure(f"{budget.scope}: {exc}") from exc
     bump_revision(connection)
-    told: Row = {"raise": id_, "by": figure(budget.unit, amount), "reason": reason}
-    told |= {"scope": budget.scope, "period": budget.period, "unit": budget.unit}
-    told |= {"from": timestamp(span.from_ms), "until": timestamp(span.until_ms)}
+    told: Row = {
+        "raise": id_,
+        "scope": budget.scope,
+        "period": budget.period,
+        "unit": budget.unit,
+        "by": figure(budget.unit, amount),
+        "from": timestamp(span.from_ms),
+        "until": timestamp(span.until_ms),
+        "reason": reason,
+    }
     record(connection, by_whom, now_ms, "budget.raise", f"budget/{budget.id}", None, told)
     unit = "USD" if budget.unit == "usd" else budget.unit
     return (
