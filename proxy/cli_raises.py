@@ -1,7 +1,6 @@
 """`tollkeeper budgets raise` and `raises`: limits that are higher for a while."""
 
 import asyncio
-import getpass
 import time
 from datetime import datetime, timedelta
 from datetime import time as time_of_day
@@ -11,6 +10,7 @@ from zoneinfo import ZoneInfo
 import click
 from sqlalchemy import Connection
 
+from db.audit import record
 from db.catalog import bump_revision, load_budgets
 from db.catalog_types import BudgetRow
 from db.engine import reader
@@ -18,7 +18,7 @@ from db.errors import CatalogError
 from db.raises import LIMIT_MAX, RaiseRow, Span, add_raise, list_raises
 from pricing.money import NANO_PER_USD
 from proxy.cli import Failure, Invocation, pass_invocation
-from proxy.cli_ledger import opened
+from proxy.cli_ledger import cli_actor, opened
 from proxy.cli_output import Row, format_option, print_rows, timestamp
 from proxy.config import WEEKDAYS, Config
 from proxy.control.figures import figure
@@ -82,12 +82,24 @@ def _make(
     amount, zone = _amount(budget.unit, by), ZoneInfo(budget.timezone)
     begins = now_s if since is None else _moment(since, zone, now_s, end=False)
     span = Span(int(begins * 1000), int(_moment(until, zone, now_s, end=True) * 1000), amount)
+    by_whom, now_ms = cli_actor(), int(now_s * 1000)
     try:
-        made_by, now_ms = _who(), int(now_s * 1000)
-        add_raise(connection, budget.id, span, made_by=made_by, reason=reason, now_ms=now_ms)
+        made = {"made_by": by_whom.who, "reason": reason}
+        id_ = add_raise(connection, budget.id, span, now_ms=now_ms, **made)
     except CatalogError as exc:
         raise Failure(f"{budget.scope}: {exc}") from exc
     bump_revision(connection)
+    told: Row = {
+        "raise": id_,
+        "scope": budget.scope,
+        "period": budget.period,
+        "unit": budget.unit,
+        "by": figure(budget.unit, amount),
+        "from": timestamp(span.from_ms),
+        "until": timestamp(span.until_ms),
+        "reason": reason,
+    }
+    record(connection, by_whom, now_ms, "budget.raise", f"budget/{budget.id}", None, told)
     unit = "USD" if budget.unit == "usd" else budget.unit
     return (
         f"{budget.scope} per {budget.period}: {figure(budget.unit, amount)} {unit} more from "
@@ -140,13 +152,6 @@ def _moment(text: str, zone: ZoneInfo, now_s: float, *, end: bool) -> float:
         raise Failure(
             f"{text!r}: expected a date like 2026-12-04, a timestamp or a weekday"
         ) from exc
-
-
-def _who() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):  # a user without a name
-        return "unknown"
 
 
 @click.command()

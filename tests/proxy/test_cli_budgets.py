@@ -231,6 +231,9 @@ def test_a_raise_is_in_force_until_its_day_ends(tollkeeper: Tollkeeper) -> None:
     assert (team["limit"], team["raised"], team["remaining"]) == ("0.07", "0.02", "0.07")
     tollkeeper.ok("budgets", "raise", "team/acme/search", "--by=-0.02", "--until", until)
     assert len(rows(tollkeeper, "budgets", "raises")) == 2
+    audited = [row for row in rows(tollkeeper, "audit") if row["action"] == "budget.raise"]
+    assert [row["after"]["by"] for row in audited] == ["-0.02", "0.02"]
+    assert audited[1]["after"]["reason"] == "launch"
 
 
 @pytest.mark.parametrize(
