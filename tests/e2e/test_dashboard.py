@@ -22,7 +22,7 @@ from tests.e2e.stage import Stage, eventually
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 KEY = "admin-key-of-the-walk"
 HOSTILE = "<script>document.title='owned'</script>"
-PAGES = ("", "/budgets", "/calls", "/refusals", "/keys", "/prices?q=gpt-4o", "/audit")
+PAGES = ("", "/budgets", "/calls", "/refusals", "/keys", "/prices?q=gpt-4o", "/alerts", "/audit")
 LONG_MS = 20_000
 
 pytestmark = pytest.mark.skipif(

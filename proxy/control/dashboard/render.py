@@ -39,6 +39,7 @@ NAVIGATION = (
     ("/budgets", "Budgets"),
     ("/calls", "Calls"),
     ("/refusals", "Refused"),
+    ("/alerts", "Alerts"),
     ("/keys", "Keys"),
     ("/prices", "Prices"),
 )

@@ -3,7 +3,7 @@
 from starlette.routing import BaseRoute, Route
 
 from proxy.control.api.backend import Backend
-from proxy.control.dashboard import audit, budgets, calls, keys, overview
+from proxy.control.dashboard import alerts, audit, budgets, calls, keys, overview
 from proxy.control.dashboard.feed import Feed
 from proxy.control.dashboard.login import Login, leave
 from proxy.control.dashboard.prices import PriceTables
@@ -33,6 +33,7 @@ def pages() -> list[tuple[str, str, Handler, Role]]:
         ("POST", "/keys/revoke", keys.revoke, Role.ADMIN),
         ("GET", "/prices", prices.listed, Role.VIEWER),
         ("GET", "/prices/model", prices.shown, Role.VIEWER),
+        ("GET", "/alerts", alerts.listed, Role.VIEWER),
         ("GET", "/audit", audit.listed, Role.ADMIN),
         ("POST", "/logout", leave, Role.VIEWER),
     ]

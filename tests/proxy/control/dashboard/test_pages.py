@@ -5,6 +5,7 @@ from decimal import Decimal
 
 import pytest
 
+from db.alerts import NewAlert, raise_alert
 from db.reports import calls
 from pricing.money import usd_from_nano
 from proxy.control.dashboard.routes import pages
@@ -13,8 +14,8 @@ from tests.proxy.control.dashboard.conftest import ADMIN_KEY, COST, HOSTILE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-PATHS = ["", "/outlook", "/budgets", "/calls", "/refusals", "/keys", "/prices?q=gpt-5", "/audit",
-         "?period=30d&by=model", "?by=tag&tag=note", "?period=today&by=key"]  # fmt: skip
+PATHS = ["", "/outlook", "/budgets", "/calls", "/refusals", "/keys", "/prices?q=gpt-5", "/alerts",
+         "/audit", "?period=30d&by=model", "?by=tag&tag=note", "?period=today&by=key"]  # fmt: skip
 
 
 async def test_no_page_without_login(scene):
@@ -96,6 +97,23 @@ async def test_a_viewer_sees_the_team_and_nothing_else(scene):
     numbers = re.findall(r'id="budget-(\d+)"', (await admin.get("/budgets")).text)
     statuses = [(await browser.get(f"/budgets/{number}")).status_code for number in numbers]
     assert sorted(statuses) == [200, 404]
+
+
+async def test_alerts_of_others_and_of_the_host_are_not_a_viewers(scene):
+    def raise_all(connection):
+        for scope in ("team/acme/search", "team/acme/ads", ""):
+            alert = NewAlert(
+                "budget_threshold", f"i{scope}", "warning", f"about {scope}{HOSTILE}", scope
+            )
+            raise_alert(connection, alert, ["mail"], host_id="h", now_ms=1)
+
+    await scene.control.parts.transactions.run(raise_all)
+    everything = (await (await scene.admin()).get("/alerts")).text
+    assert everything.count("&lt;script") == 3
+    assert "mail · pending" in everything
+    own = (await (await scene.viewer()).get("/alerts")).text
+    assert "about team/acme/search" in own
+    assert own.count("about ") == 1
 
 
 async def test_a_viewer_changes_nothing(scene):
