@@ -18,7 +18,6 @@ from db.threads import lower_priority
 BUSY_TIMEOUT_S = 10
 CONNECT_TIMEOUT_S = 10
 WAL_BYTES_MAX = 64 * 2**20
-SQLITE_MAGIC = b"SQLite format 3\0"
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 
 
@@ -178,10 +177,24 @@ def _check_sqlite_file(path: Path, access: int) -> None:
             f"database {path}: directory {path.parent} cannot be written, "
             "and SQLite keeps its write-ahead log there"
         )
-    with path.open("rb") as file:
-        magic = file.read(len(SQLITE_MAGIC))
-    if magic and magic != SQLITE_MAGIC:
-        raise DatabaseUnusable(f"database {path} is not a SQLite database")
+    _check_sqlite_header(path)
+
+
+def _check_sqlite_header(path: Path) -> None:
+    """SQLite reads it, never we: a process that closes any descriptor of a file loses all its locks
+    on it (POSIX), those of its open connections, too. Then another process that closes the
+    database takes itself for the last, and deletes the write-ahead log under the writer."""
+    try:
+        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0)
+    except sqlite3.Error:
+        return  # it may be created, or come back, later
+    try:
+        connection.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.DatabaseError as exc:
+        if exc.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            raise DatabaseUnusable(f"database {path} is not a SQLite database") from None
+    finally:
+        connection.close()
 
 
 # --- PostgreSQL ----------------------------------------------------------------------------

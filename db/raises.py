@@ -5,7 +5,7 @@ asked for: none is begun or ended by a job. The database's clock decides, which 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import BigInteger, Connection, cast, func, insert, select
 
 from db.errors import CatalogError
 from db.models import Budget, Raise, Revision
@@ -39,7 +39,8 @@ class RaiseRow(NamedTuple):
 def amount_in_force(connection: Connection) -> Any:
     """What the raises in force add to the limit of a budget: an expression of a query on it."""
     now = database_now_ms(connection)
-    amount = func.coalesce(func.sum(Raise.amount), 0)
+    # PostgreSQL adds up to a type without bounds, which arrives as a Decimal.
+    amount = cast(func.coalesce(func.sum(Raise.amount), 0), BigInteger)
     return (
         select(amount)
         .where(Raise.budget_id == Budget.id, Raise.from_ms <= now, Raise.until_ms > now)

@@ -5,6 +5,7 @@ the event loop, in order, and never from inside `send`.
 """
 
 import asyncio
+import logging
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -13,6 +14,8 @@ from typing import cast
 import msgspec
 
 from proxy.wire import Channel, Message
+
+log = logging.getLogger(__name__)
 
 HEADER_BYTES = 4
 FRAME_BYTES_MAX = 64 * 2**20  # a snapshot with a hundred thousand keys fits
@@ -160,7 +163,8 @@ class SocketChannel(asyncio.Protocol, Channel):
         self.heard += 1
         try:
             messages = self._decoder.feed(data)
-        except (ValueError, msgspec.MsgspecError):
+        except (ValueError, msgspec.MsgspecError) as exc:
+            log.error("a message between worker and control cannot be read: %s", exc)
             self._abort()
             return
         for message in messages:

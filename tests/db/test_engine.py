@@ -3,6 +3,8 @@
 import asyncio
 import os
 import stat
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -174,8 +176,43 @@ def test_another_file_is_not_a_database(tmp_path):
 async def test_damaged_database_is_reported_by_ping(opened, tmp_path):
     path = tmp_path / "ledger.db"
     path.write_bytes(b"SQLite format 3\0" + b"\xff" * 4096)
-    with pytest.raises(DatabaseUnusable, match=r"ledger\.db: file is not a database"):
-        await ping(opened(sqlite_url(path)))
+    with pytest.raises(DatabaseUnusable, match=r"ledger\.db is not a SQLite database"):
+        opened(sqlite_url(path))
+
+
+ANOTHER_PROCESS = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+print(connection.execute("SELECT count(*) FROM rows").fetchone()[0])
+connection.close()
+"""
+
+
+def count_elsewhere(path):
+    """As another process sees it: one that may take itself for the last to close the database."""
+    done = subprocess.run(
+        [sys.executable, "-c", ANOTHER_PROCESS, str(path)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return int(done.stdout)
+
+
+async def test_an_engine_opened_later_takes_no_locks_away(opened, tmp_path):
+    """Rows of a writer whose write-ahead log was deleted under it would be lost."""
+    path = tmp_path / "ledger.db"
+    writer = open_sqlite_writer(sqlite_url(path))
+    with writer.connect() as connection:
+        connection.exec_driver_sql("CREATE TABLE rows (id INTEGER PRIMARY KEY)")
+        connection.commit()
+        for rows in range(3):
+            await ping(opened(sqlite_url(path), read_only=True))
+            assert count_elsewhere(path) == rows
+            connection.exec_driver_sql("INSERT INTO rows DEFAULT VALUES")
+            connection.commit()
+            assert count_elsewhere(path) == rows + 1
+    writer.dispose()
 
 
 @pytest.mark.parametrize("database", ["", "/:memory:", "/file:x?mode=memory&uri=true"])

@@ -57,6 +57,7 @@ async def end_all(bank: Bank) -> None:
 async def leased(bank: Bank, epoch_id: int, delta: int, expected: int):
     request = LeaseRequest(bank.usd, delta, expected, at_least=1)
     (outcome,) = await bank.ledger.lease(epoch_id, [request])
+    assert type(outcome.limit) is int, "it goes to workers as it is"
     return outcome.delta, outcome.limit
 
 
