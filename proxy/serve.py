@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
@@ -94,6 +94,13 @@ def listen(host: str, port: int, section: str) -> socket.socket:
         time.sleep(LISTEN_STEP_S)
 
 
+def _explain(*about: Any) -> Any:
+    """As `proxy.control.api.explain.Explain`: the data plane is loaded when somebody asks."""
+    from proxy.cli_explain import explain_call  # noqa: PLC0415
+
+    return explain_call(*about)
+
+
 async def run(
     path: Path | None,
     config: Config,
@@ -104,7 +111,6 @@ async def run(
     """Start control, serve its port, keep the workers; end in good order, also where the start
     fails."""
     # These imports take as long as the workers' own start, which goes on meanwhile.
-    from proxy.cli_explain import explain_call  # noqa: PLC0415
     from proxy.control.admin import admin_app  # noqa: PLC0415
     from proxy.control.alerts.alerting import Alerting  # noqa: PLC0415
     from proxy.control.clock import SYSTEM_CLOCK  # noqa: PLC0415
@@ -121,7 +127,7 @@ async def run(
     supervisor = Supervisor(control.connect, listener, silent_s=silent_s)
     await supervisor.start(workers)
     reloading = asyncio.create_task(_reload_on_sighup(control, path))
-    admin = Server(admin_app(control, explain_call), keep_alive_s=75, header_bytes_max=64 * 1024)
+    admin = Server(admin_app(control, _explain), keep_alive_s=75, header_bytes_max=64 * 1024)
     alerting: Alerting | None = None
     try:
         await control.start()

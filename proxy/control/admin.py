@@ -7,7 +7,8 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route, Router
+from starlette.types import Receive, Scope, Send
 
 from db.catalog_types import BudgetRow
 from db.errors import DatabaseError
@@ -19,7 +20,6 @@ from proxy.control.api.explain import Explain
 from proxy.control.api.failures import on_http_exception
 from proxy.control.api.routes import routes
 from proxy.control.control import Control
-from proxy.control.dashboard.routes import routes as dashboard_routes
 from proxy.control.metrics import BudgetFigures, OwnFigures, render
 from proxy.windows import current_window
 
@@ -37,10 +37,30 @@ def admin_app(control: Control, explain: Explain) -> Starlette:
             Route("/readyz", admin.readyz),
             Route("/metrics", admin.metrics),
             *routes(backend, ENDPOINTS),
-            *dashboard_routes(backend),
+            Mount("", Dashboard(backend)),  # last: it takes whatever is left
         ],
         exception_handlers={HTTPException: on_http_exception},
     )
+
+
+class Dashboard:
+    """The pages, loaded when somebody looks at the first: templates take megabytes."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._pages: Router | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not scope["path"].startswith("/dashboard"):
+            raise HTTPException(404)
+        await self.pages()(scope, receive, send)
+
+    def pages(self) -> Router:
+        if self._pages is None:
+            from proxy.control.dashboard.routes import routes as pages  # noqa: PLC0415
+
+            self._pages = Router(pages(self._backend))
+        return self._pages
 
 
 class Admin:

@@ -18,6 +18,7 @@ from db.ledger_leases import open_tickets
 from db.ledger_objects import forget_objects
 from db.ledger_open import settle_open
 from db.models import AlertDelivery, Base, Budget, Epoch, Lease, ProviderObject, Window
+from db.raises import spans
 from db.report_filters import Filters
 from db.report_sums import sums
 from db.repricing_read import Selection, page_query
@@ -39,6 +40,7 @@ def report(by, where):
 
 
 SERVES = {
+    "ix_ai_budget_raises_budget_id": run(lambda c: spans(c, [1])),
     "ix_ai_budget_leases_epoch_id": run(lambda c: close_epoch(c, 1, unfinished_too=True)),
     "ix_ai_budget_leases_ticket": run(lambda c: open_tickets(c, 1)),
     "ix_ai_journal_offsets_epoch_id": run(lambda c: close_epoch(c, 1, unfinished_too=False)),

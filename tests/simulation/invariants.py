@@ -347,6 +347,9 @@ class Near:
     async def exec_driver_sql(self, *arguments: Any) -> Any:
         return self._connection.exec_driver_sql(*arguments)
 
+    async def run_sync(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        return work(self._connection, *arguments)
+
     def stream(self, query: Any, **_: Any) -> "NearResult":
         return NearResult(self._connection.execute(query))
 

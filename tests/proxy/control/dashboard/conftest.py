@@ -122,7 +122,8 @@ async def scene(tmp_path_factory: pytest.TempPathFactory):
     )
     names = (str(uuid.UUID(bytes=call_id)) for call_id in ids)
     app = admin_app(control, explain_call)
-    login = next(route for route in app.routes if getattr(route, "path", "") == LOGIN)
+    pages = app.routes[-1].app.pages()
+    login = next(route for route in pages.routes if getattr(route, "path", "") == LOGIN)
     site = login.endpoint.__self__._site  # type: ignore[attr-defined]
     yield Scene(host, control, app, site, *names)
     await control.stop()
