@@ -104,7 +104,7 @@ def spans(connection: Connection, budget_ids: Iterable[int] | None = None) -> di
     if budget_ids is not None:
         query = query.where(Raise.budget_id.in_(budget_ids))
     found: dict[int, list[Span]] = {}
-    for budget_id, *span in connection.execute(query.order_by(Raise.id)):
+    for budget_id, *span in connection.execute(query):
         found.setdefault(budget_id, []).append(Span(*span))
     return found
 

@@ -7,7 +7,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Mount, Route, Router
+from starlette.routing import Match, Mount, Route, Router
 from starlette.types import Receive, Scope, Send
 
 from db.catalog_types import BudgetRow
@@ -37,10 +37,19 @@ def admin_app(control: Control, explain: Explain) -> Starlette:
             Route("/readyz", admin.readyz),
             Route("/metrics", admin.metrics),
             *routes(backend, ENDPOINTS),
-            Mount("", Dashboard(backend)),  # last: it takes whatever is left
+            Pages("", Dashboard(backend)),
         ],
         exception_handlers={HTTPException: on_http_exception},
     )
+
+
+class Pages(Mount):
+    """Their own paths are whole ones."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if not scope["path"].startswith("/dashboard"):
+            return Match.NONE, {}
+        return super().matches(scope)
 
 
 class Dashboard:
@@ -51,8 +60,6 @@ class Dashboard:
         self._pages: Router | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not scope["path"].startswith("/dashboard"):
-            raise HTTPException(404)
         await self.pages()(scope, receive, send)
 
     def pages(self) -> Router:
