@@ -192,6 +192,14 @@ class TunnelServer:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        try:
+            await self._answer(reader, writer)
+        except ConnectionError:
+            pass  # the client has heard enough
+        finally:
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.heads.append(await reader.readuntil(b"\r\n\r\n"))
         for byte in self.answer:  # its head may come in any pieces
             writer.write(bytes([byte]))
@@ -199,7 +207,6 @@ class TunnelServer:
         if b" 200 " in self.answer:
             to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
             await asyncio.gather(_copy(reader, to_writer), _copy(to_reader, writer))
-        writer.close()
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
