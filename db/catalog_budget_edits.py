@@ -11,8 +11,6 @@ from db.catalog_types import DeclaredBudget
 from db.errors import AlreadyThere, FromConfig, NotKnown
 from db.models import Budget
 
-LIMIT_MAX = 2**63 - 1
-
 
 def budget_state(connection: Connection, budget_id: int) -> dict[str, Any] | None:
     """All that makes a live budget what it is; None: there is none of this id."""

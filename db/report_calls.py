@@ -14,6 +14,7 @@ from db.journal_records import (
     FLAG_REPORTED_COST,
     FLAG_UNBACKED,
     FLAG_UNPRICED,
+    FLAG_WOULD_REFUSE,
 )
 from db.models import ChargeSetWindow, ModelCost, UsageCost, Window
 from db.reports import call_of, calls_query
@@ -26,6 +27,7 @@ FLAGS = {
     FLAG_UNBACKED: "not backed by a budget",
     FLAG_LEARNED: "more than was held",
     FLAG_REPORTED_COST: "charged as the provider says",
+    FLAG_WOULD_REFUSE: "a budget that is not enforced would have refused it",
 }
 
 

@@ -71,6 +71,9 @@ class Viewer(Struct, forbid_unknown_fields=True, frozen=True):
     team: str  # ORG/TEAM
 
 
+ADMIN_NAME = "admin"  # whoever has `admin.key`; no viewer may be called so
+
+
 class Admin(Struct, forbid_unknown_fields=True, frozen=True):
     host: str = "127.0.0.1"
     port: Port = 4001

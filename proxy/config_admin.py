@@ -1,10 +1,9 @@
 """Who may use control's port: the checks of the section `admin`."""
 
-from proxy.config import Admin
+from proxy.config import ADMIN_NAME, Admin
 from proxy.config_reader import Problems
 
 VIEWER_KEY_CHARS_MIN = 16
-ADMIN_NAME = "admin"  # whoever has `admin.key`
 
 
 def check_admin(admin: Admin, problems: Problems) -> None:

@@ -13,7 +13,8 @@ from proxy.holds import HeldCall, HoldResult, Ticket, refused
 from proxy.slices import Slice
 from proxy.wire import Message, Status, Unwant, Want
 
-ANSWER_WAIT_S = 2.0  # for control's answer, however short a budget's hold_wait_ms is
+# For control's answer, however short a budget's hold_wait_ms is: disks stall for seconds.
+ANSWER_WAIT_S = 5.0
 
 
 class Timer(Protocol):

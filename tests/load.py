@@ -225,6 +225,12 @@ def post(serving: Serving, number: int, key: str = KEY) -> httpx.Response:
     return httpx.post(url, json=body, headers=own, timeout=20, verify=False)
 
 
+def served(serving: Serving, number: int, key: str = KEY) -> None:
+    """A call that must be answered by the provider."""
+    reply = post(serving, number, key)
+    assert reply.status_code == 200, f"{reply.status_code} {reply.text}"
+
+
 class OpenCall(threading.Thread):
     """A call that is in flight while the test goes on."""
 

@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from proxy.config import Admin
+from proxy.config import ADMIN_NAME, Admin
 from proxy.wire import KeyEntry
 
-ADMIN_NAME = "admin"  # whoever has `admin.key`; no viewer may be called so
 FAILURES_MAX = 10  # of one address, within
 FAILURE_WINDOW_S = 60.0
 ADDRESSES_MAX = 10_000  # that are remembered; beyond it the oldest are forgotten

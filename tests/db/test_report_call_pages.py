@@ -1,10 +1,11 @@
-"""Calls page by page: every row once, the newest first, also where many have one time."""
+"""Calls page by page: every row once, the newest first, also where many have one time; one call."""
 
 import pytest
 
+from db import journal_records
 from db.engine import reader
 from db.report_call_pages import call_page
-from db.report_calls import one_call
+from db.report_calls import FLAGS, one_call
 from db.report_filters import Filters
 from tests.factories import NOW_MS, a_row, a_stored_key, insert_rows
 
@@ -45,3 +46,8 @@ async def test_one_call_with_its_adjustments(write, connection):
     found = await one_call(connection, row["call_id"])
     assert (found.cost_nano, found.net_nano, len(found.adjustments)) == (7, 5, 1)
     assert await one_call(connection, b"\0" * 16) is None
+
+
+def test_every_flag_of_a_row_is_explained():
+    single = {value for name, value in vars(journal_records).items() if name.startswith("FLAG_")}
+    assert FLAGS.keys() == single

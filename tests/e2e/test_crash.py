@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.load import Load, OpenCall, Provider, cost_of, nano, number_of, post
+from tests.load import Load, OpenCall, Provider, cost_of, nano, number_of, post, served
 from tests.processes import Serving, is_alive, wait_for
 
 SEED = int(os.environ.get("TOLLKEEPER_SEED", "20261121"))
@@ -128,7 +128,7 @@ def test_a_dead_workers_journal_is_finished_while_control_runs(
         plain.join(10)
         assert (stream.cut, plain.cut) == (True, True)
         wait_for("another worker", lambda: serving.status("/readyz") == 200)
-        assert post(serving, 3).status_code == 200
+        served(serving, 3)
         serving.wait_rows(3)
         assert len(serving.seen("worker .* ended \\(signal 9\\)")) == 1
         assert serving.stop() == 0
@@ -151,7 +151,7 @@ def test_a_worker_without_control_finishes_and_goes(tmp_path: Path, provider: Pr
         assert is_alive(worker)
         serving.start()  # beside it
         assert is_alive(worker)
-        assert post(serving, 3).status_code == 200
+        served(serving, 3)
         for gate in gates:
             gate.open()
         for call in (stream, plain):
@@ -183,7 +183,7 @@ def test_a_worker_that_hangs_is_killed_and_replaced(tmp_path: Path, provider: Pr
         (row,) = serving.wait_rows(1)
         assert (row["ending"], row["cost_usd"]) == ("lost", row["hold_usd"])
         wait_for("another worker", lambda: serving.status("/readyz") == 200)
-        assert post(serving, 2).status_code == 200
+        served(serving, 2)
         assert serving.worker() != worker
         assert len(serving.seen("does not answer")) == 1
         stream.join(10)

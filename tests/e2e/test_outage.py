@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.load import OpenCall, Provider, cost_of, nano, number_of, post
+from tests.load import OpenCall, Provider, cost_of, nano, number_of, post, served
 from tests.processes import Serving, wait_for
 
 IMPATIENT = {"db.engine.BUSY_TIMEOUT_S": 0.2}  # else SQLite itself waits for the lock, ten seconds
@@ -59,12 +59,12 @@ def test_calls_go_on_from_leases(
     tmp_path: Path, provider: Provider, patience: dict[str, object]
 ) -> None:
     with Serving(tmp_path, provider.url, constants=patience) as serving:
-        assert post(serving, 1).status_code == 200
+        served(serving, 1)
         serving.wait_rows(1)
         with locked(tmp_path / "ledger.db"):
             wait_for("outage", lambda: not patience or serving.seen("out of reach"))
             for number in range(2, 30):
-                assert post(serving, number).status_code == 200
+                served(serving, number)
             assert len(serving.rows()) == 1
             assert serving.status("/readyz") == 200
         if patience:
@@ -79,12 +79,12 @@ def test_a_database_that_is_away_comes_back(tmp_path: Path, provider: Provider) 
     away = tmp_path / "away"
     away.mkdir()
     with Serving(tmp_path, provider.url, constants=IMPATIENT) as serving:
-        assert post(serving, 1).status_code == 200
+        served(serving, 1)
         with locked(tmp_path / "ledger.db"):
             serving.wait_event("out of reach")  # so it has to connect again
             for file in files:
                 file.rename(away / file.name)
-        assert post(serving, 2).status_code == 200
+        served(serving, 2)
         assert not files[0].exists()
         for file in reversed(files):
             if (away / file.name).exists():
@@ -98,7 +98,7 @@ def test_a_database_that_is_away_comes_back(tmp_path: Path, provider: Provider) 
 def test_a_worker_that_starts_in_an_outage(tmp_path: Path, provider: Provider) -> None:
     """It answers, but gets no money before its journal is registered (R8)."""
     with Serving(tmp_path, provider.url, constants=IMPATIENT) as serving:
-        assert post(serving, 1).status_code == 200
+        served(serving, 1)
         serving.wait_rows(1)
         with locked(tmp_path / "ledger.db"):
             serving.wait_event("out of reach")
@@ -116,10 +116,10 @@ def test_an_end_in_an_outage_waits_for_nobody(tmp_path: Path, provider: Provider
     """What is not committed is in the journal: the next start finds it."""
     patience = {"proxy.control.control.FINAL_S": 0.5, **IMPATIENT}
     with Serving(tmp_path, provider.url, constants=patience) as serving:
-        assert post(serving, 1).status_code == 200
+        served(serving, 1)
         serving.wait_rows(1)
         with locked(tmp_path / "ledger.db"):
-            assert post(serving, 2).status_code == 200
+            served(serving, 2)
             assert serving.stop(timeout_s=8) == 0  # `drain_s` is 10
             assert len(serving.rows()) == 1
         assert serving.seen("could not commit everything before stopping")
@@ -184,7 +184,7 @@ def test_a_full_disk_refuses_calls_never_settlements(
             assert (call.status, call.cut) == (200, False)
         ballast.unlink()
         for _ in range(3):
-            assert post(serving, next(numbers)).status_code == 200
+            served(serving, next(numbers))
         check_books(serving, provider)
         assert serving.stop() == 0
 
@@ -196,7 +196,7 @@ def test_a_worker_that_starts_on_a_full_disk(
     """It cannot, says so in a line, and the next attempt after space is freed can."""
     journal = {"dir": str(disk / "journal")}
     with Serving(tmp_path, provider.url, journal=journal) as serving:
-        assert post(serving, 1).status_code == 200
+        served(serving, 1)
         ballast = fill(disk)
         serving.kill_worker()
         event = serving.wait_event("worker cannot start")
@@ -206,7 +206,7 @@ def test_a_worker_that_starts_on_a_full_disk(
         )
         ballast.unlink()
         wait_for("a worker", lambda: serving.status("/readyz") == 200, 20)
-        assert post(serving, 2).status_code == 200
+        served(serving, 2)
         check_books(serving, provider)
 
 
@@ -216,14 +216,14 @@ def test_a_full_disk_under_the_database(disk: Path, tmp_path: Path, provider: Pr
     url = {"url": f"sqlite+aiosqlite:///{disk / 'ledger.db'}"}
     (tmp_path / "ledger.db").symlink_to(disk / "ledger.db")
     with Serving(tmp_path, provider.url, database=url) as serving:
-        assert post(serving, 1).status_code == 200
+        served(serving, 1)
         serving.wait_rows(1)
         serving.query("PRAGMA wal_checkpoint(TRUNCATE)")  # else there is room in it for a while
         ballast = fill(disk)
-        assert post(serving, 2).status_code == 200
+        served(serving, 2)
         serving.wait_event("out of reach: .*disk is full")
         for number in range(3, 10):
-            assert post(serving, number).status_code == 200
+            served(serving, number)
         ballast.unlink()
         serving.wait_event("the ledger is back")
         check_books(serving, provider)

@@ -10,7 +10,7 @@ import pytest
 
 from db.journal import JournalReader, list_journals
 from proxy import __version__
-from tests.load import OpenCall, Provider, cost_of, nano, post
+from tests.load import OpenCall, Provider, cost_of, nano, post, served
 from tests.processes import Serving, wait_for
 
 
@@ -68,7 +68,7 @@ def test_several_workers_share_the_port(tmp_path: Path, provider: Provider) -> N
     with Serving(tmp_path, provider.url, server={"workers": 2}) as serving:
         assert len(serving.workers) == 2
         for number in range(1, 9):
-            assert post(serving, number).status_code == 200
+            served(serving, number)
     assert len(serving.rows()) == 8
     check_all_is_back(serving)
 
@@ -143,7 +143,7 @@ def test_sighup_reloads(tmp_path: Path, provider: Provider) -> None:
         serving.signal(signal.SIGHUP)
         serving.wait_event("reloaded")
         wait_for("new key", lambda: post(serving, 2, "tk-another-test-key").status_code == 200)
-        assert post(serving, 3).status_code == 200
+        served(serving, 3)
 
 
 def test_an_invalid_file_keeps_the_old_one(tmp_path: Path, provider: Provider) -> None:
@@ -158,7 +158,7 @@ def test_an_invalid_file_keeps_the_old_one(tmp_path: Path, provider: Provider) -
             serving.signal(signal.SIGHUP)
             event = serving.wait_event(f"not reloaded: .*{says}")
             assert event["level"] == "error"
-            assert post(serving, number).status_code == 200
+            served(serving, number)
         serving.write_config(json.dumps(serving.config))
     assert serving.exit_code == 0
 

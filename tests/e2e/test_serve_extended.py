@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.load import Provider, post
+from tests.load import Provider, served
 from tests.processes import Serving
 from tests.source_code import ROOT
 
@@ -27,7 +27,7 @@ def test_workers_serve_through_middleware(tmp_path: Path, provider: Provider) ->
     changes = {"middleware": used, "middleware_dir": str(ROOT / "examples")}
     with Serving(tmp_path, provider.url, server={"workers": 2}, **changes) as serving:
         for number in range(1, 5):
-            assert post(serving, number).status_code == 200
+            served(serving, number)
     assert len(serving.rows()) == 4
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert len([line for line in lines if line["method"] == "POST"]) == 4
@@ -65,7 +65,7 @@ def test_spans_of_all_workers_arrive_by_the_end(
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
         with Serving(tmp_path, provider.url, server={"workers": 2}) as serving:
             for number in range(1, 7):
-                assert post(serving, number).status_code == 200
+                served(serving, number)
         endpoint.shutdown()
         thread.join()
     paths = {path for path, _ in endpoint.bodies}

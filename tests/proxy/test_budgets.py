@@ -82,6 +82,10 @@ class Bench:
         self.sent.clear()
         return found
 
+    def deadline_ms(self):
+        """Of a call that begins to wait now."""
+        return int((self.clock.now + max(WAIT_S, ANSWER_WAIT_S)) * 1000)
+
     def messages(self):
         sent, self.sent[:] = list(self.sent), []
         return sent
@@ -198,7 +202,11 @@ async def test_all_windows_or_none():
     assert await bench.result("a") is None
     assert bench.slice.held == 0
     assert bench.messages() == [
-        Want(b"a".ljust(16), [((key.id, 0), 50)], int((bench.clock.now + WAIT_S) * 1000))
+        Want(
+            b"a".ljust(16),
+            [((key.id, 0), 50)],
+            bench.deadline_ms(),
+        )
     ]
     bench.grant(50, window=(key.id, 0), limit=500)
     result = await bench.result("a")
@@ -431,7 +439,7 @@ async def test_without_control_nothing_is_admitted_and_all_is_settled(policy):
 async def test_wants_tell_what_is_lacking_behind_older_calls():
     bench = Bench()
     bench.grant(100)
-    deadline = int((bench.clock.now + WAIT_S) * 1000)
+    deadline = bench.deadline_ms()
     for name, amount in (("a", 80), ("b", 50), ("c", 30)):
         bench.begin(name, amount)
         await bench.run()
@@ -584,7 +592,7 @@ async def test_what_a_younger_call_gathered_goes_to_the_oldest_elsewhere():
     assert [await kind(bench, n) for n in "ab"] == ["held", "waits"]
     bench.messages()
     bench.grant(100, scarce=True, oldest=a_call_id())
-    deadline = int((bench.clock.now + WAIT_S) * 1000)
+    deadline = bench.deadline_ms()
     assert bench.messages() == [
         Want(b"b".ljust(16), [(bench.window, 50)], deadline),
         Status([SliceStatus(bench.window, 10, 0, 90, 0)]),

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Struct
 
-from proxy.config import Admin
-from proxy.control.identity import ADMIN_NAME, Identity, identity_named
+from proxy.config import ADMIN_NAME, Admin
+from proxy.control.identity import Identity, identity_named
 
 SESSION_S = 12 * 3600
 LOGIN_S = 3600  # a login form may be left open this long
