@@ -222,6 +222,8 @@ def store_budget(
 
 def _budget_row(row: Any, scope: str) -> BudgetRow:
     options = {name: row.options[name] for name in ROW_OPTIONS if name in row.options}
+    if not options.get("enforce", True):
+        options["clamp"] = False  # it changes no request
     if "downgrade" in options:
         options["downgrade"] = tuple((glob, model) for glob, model in options["downgrade"])
     return BudgetRow(

@@ -12,9 +12,10 @@ from sqlalchemy import Connection, Row, select
 from db import catalog, catalog_budget_edits, catalog_places
 from db.audit import Actor, State, record
 from db.catalog_places import Place
-from db.catalog_types import CreatedKey, DeclaredBudget
+from db.catalog_types import BudgetRow, CreatedKey, DeclaredBudget
 from db.errors import NotKnown
 from db.models import ApiKey
+from db.raises import Span, add_raise
 
 T = TypeVar("T")
 
@@ -144,3 +145,23 @@ def delete_budget(connection: Connection, by: Actor, budget_id: int, now_ms: int
     catalog_budget_edits.delete_budget(connection, budget_id, now_ms)
     record(connection, by, now_ms, "budget.delete", f"budget/{budget_id}", before, None)
     catalog.bump_revision(connection)
+
+
+def raise_limit(
+    connection: Connection, by: Actor, budget: BudgetRow, span: Span, reason: str, now_ms: int
+) -> int:
+    """For a while; returns the raise's id. In force and over by itself."""
+    id_ = add_raise(connection, budget.id, span, made_by=by.who, reason=reason, now_ms=now_ms)
+    after = {
+        "raise": id_,
+        "scope": budget.scope,
+        "period": budget.period,
+        "unit": budget.unit,
+        "amount": span.amount,
+        "from_ms": span.from_ms,
+        "until_ms": span.until_ms,
+        "reason": reason,
+    }
+    record(connection, by, now_ms, "budget.raise", f"budget/{budget.id}", None, after)
+    catalog.bump_revision(connection)
+    return id_

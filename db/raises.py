@@ -88,12 +88,22 @@ def add_raise(
     return int(connection.execute(new.returning(Raise.id)).scalar_one())
 
 
-def list_raises(connection: Connection, *, ended: bool = False) -> list[RaiseRow]:
+def list_raises(
+    connection: Connection,
+    *,
+    ended: bool = False,
+    budget_id: int | None = None,
+    raise_id: int | None = None,
+) -> list[RaiseRow]:
     """Those in force and to come, by id; `ended`: all there ever were."""
     now = connection.execute(select(database_now_ms(connection))).scalar_one()
     query = select(Raise.__table__).order_by(Raise.id)
     if not ended:
         query = query.where(Raise.until_ms > now)
+    if budget_id is not None:
+        query = query.where(Raise.budget_id == budget_id)
+    if raise_id is not None:
+        query = query.where(Raise.id == raise_id)
     rows = connection.execute(query)
     return [RaiseRow._make((*row, row.from_ms <= now < row.until_ms)) for row in rows]
 

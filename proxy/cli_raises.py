@@ -2,26 +2,21 @@
 
 import asyncio
 import time
-from datetime import datetime, timedelta
-from datetime import time as time_of_day
-from decimal import Decimal, InvalidOperation
-from zoneinfo import ZoneInfo
 
 import click
 from sqlalchemy import Connection
 
-from db.audit import record
-from db.catalog import bump_revision, load_budgets
+from db.catalog import load_budgets
 from db.catalog_types import BudgetRow
 from db.engine import reader
 from db.errors import CatalogError
-from db.raises import LIMIT_MAX, RaiseRow, Span, add_raise, list_raises
-from pricing.money import NANO_PER_USD
+from db.raises import RaiseRow, list_raises
 from proxy.cli import Failure, Invocation, pass_invocation
 from proxy.cli_ledger import cli_actor, opened
 from proxy.cli_output import Row, format_option, print_rows, timestamp
-from proxy.config import WEEKDAYS, Config
+from proxy.config import Config
 from proxy.control.figures import figure
+from proxy.control.raising import Asked, raise_limit
 from proxy.windows import PERIODS
 
 COLUMNS = ("id", "scope", "period", "unit", "by", "from", "until", "in_force", "made_by", "reason")
@@ -52,16 +47,15 @@ def raise_(
     In force within a second, and over by itself. Dates are of the budget's time zone. What was
     raised by mistake is taken back with the same amount below zero (--by=-50).
     """
-    if not reason.isprintable():
-        raise Failure("--reason: printable characters, please")
-    made = asyncio.run(_made(invocation.load(), scope, (by, since, until, reason), (period, unit)))
+    asked = Asked(by, until, since or "", reason)
+    made = asyncio.run(_made(invocation.load(), scope, asked, (period, unit)))
     click.echo(made, err=True)
 
 
 async def _made(
     config: Config,
     scope: str,
-    asked: tuple[str, str | None, str, str],
+    asked: Asked,
     which: tuple[str | None, str | None],
 ) -> str:
     def work(connection: Connection) -> str:
@@ -72,38 +66,17 @@ async def _made(
 
 
 def _make(
-    connection: Connection,
-    scope: str,
-    asked: tuple[str, str | None, str, str],
-    which: tuple[str | None, str | None],
+    connection: Connection, scope: str, asked: Asked, which: tuple[str | None, str | None]
 ) -> str:
-    by, since, until, reason = asked
-    budget, now_s = _budget(load_budgets(connection), scope, *which), time.time()
-    amount, zone = _amount(budget.unit, by), ZoneInfo(budget.timezone)
-    begins = now_s if since is None else _moment(since, zone, now_s, end=False)
-    span = Span(int(begins * 1000), int(_moment(until, zone, now_s, end=True) * 1000), amount)
-    by_whom, now_ms = cli_actor(), int(now_s * 1000)
+    budget = _budget(load_budgets(connection), scope, *which)
     try:
-        made = {"made_by": by_whom.who, "reason": reason}
-        id_ = add_raise(connection, budget.id, span, now_ms=now_ms, **made)
+        made = raise_limit(connection, cli_actor(), budget, asked, time.time_ns() // 10**6)
     except CatalogError as exc:
         raise Failure(f"{budget.scope}: {exc}") from exc
-    bump_revision(connection)
-    told: Row = {
-        "raise": id_,
-        "scope": budget.scope,
-        "period": budget.period,
-        "unit": budget.unit,
-        "by": figure(budget.unit, amount),
-        "from": timestamp(span.from_ms),
-        "until": timestamp(span.until_ms),
-        "reason": reason,
-    }
-    record(connection, by_whom, now_ms, "budget.raise", f"budget/{budget.id}", None, told)
     unit = "USD" if budget.unit == "usd" else budget.unit
     return (
-        f"{budget.scope} per {budget.period}: {figure(budget.unit, amount)} {unit} more from "
-        f"{timestamp(span.from_ms)} to {timestamp(span.until_ms)}"
+        f"{budget.scope} per {budget.period}: {figure(budget.unit, made.amount)} {unit} more from "
+        f"{timestamp(made.from_ms)} to {timestamp(made.until_ms)}"
     )
 
 
@@ -121,37 +94,6 @@ def _budget(
         raise Failure(f"no such budget on {scope!r}: see `tollkeeper budgets list`")
     kinds = ", ".join(f"{budget.unit} per {budget.period}" for budget in found)
     raise Failure(f"{scope} has several budgets ({kinds}): say which with --period and --unit")
-
-
-def _amount(unit: str, text: str) -> int:
-    try:
-        value = Decimal(text) * (NANO_PER_USD if unit == "usd" else 1)
-        if value.is_finite() and not value % 1 and abs(value) <= LIMIT_MAX:
-            return int(value)
-    except InvalidOperation:
-        pass
-    expected = "an amount in USD, down to 0.000000001" if unit == "usd" else f"a number of {unit}"
-    raise Failure(f"--by {text}: expected {expected}")
-
-
-def _moment(text: str, zone: ZoneInfo, now_s: float, *, end: bool) -> float:
-    """Unix seconds; `end`: a day is meant to its end."""
-    today = datetime.fromtimestamp(now_s, zone).date()
-    try:
-        if text.lower() in WEEKDAYS:
-            ahead = (WEEKDAYS.index(text.lower()) - today.weekday()) % 7
-            day = today + timedelta(days=ahead)
-        else:
-            moment = datetime.fromisoformat(text)
-            if len(text) > len("2026-12-04"):
-                return moment.replace(tzinfo=moment.tzinfo or zone).timestamp()
-            day = moment.date()
-        day += timedelta(days=int(end))
-        return datetime.combine(day, time_of_day.min, zone).timestamp()
-    except (ValueError, OverflowError) as exc:
-        raise Failure(
-            f"{text!r}: expected a date like 2026-12-04, a timestamp or a weekday"
-        ) from exc
 
 
 @click.command()

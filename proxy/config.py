@@ -184,6 +184,9 @@ class Organization(Struct, forbid_unknown_fields=True, frozen=True):
     users: dict[str, User] = {}
 
 
+MODEL_NAME = r"^[A-Za-z0-9_.:/@+-]{1,128}$(?!\n)"  # a name, no glob
+
+
 class OnExhausted(Struct, forbid_unknown_fields=True, frozen=True):
     """What happens to a call that a budget cannot pay any more, besides being refused."""
 

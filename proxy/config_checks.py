@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from pricing.keys import is_price_key
 from pricing.money import NANO_PER_USD
-from proxy.config import Budget, Config, Key, Overlay, Provider, expires_at_ms
+from proxy.config import MODEL_NAME, Budget, Config, Key, Overlay, Provider, expires_at_ms
 from proxy.config_admin import check_admin
 from proxy.config_alerts import check_alerts
 from proxy.config_clouds import check_cloud
@@ -21,7 +21,6 @@ from proxy.scopes import parse_scope
 
 NAME_CHARS_MAX = 128
 PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
-MODEL_NAME = re.compile(r"[\w.:/@+-]{1,128}\Z", re.ASCII)
 # First segments of the data port's own paths and of the bare paths SDKs use.
 RESERVED_PROVIDER_NAMES = frozenset(
     {"v1", "v1beta", "v1beta1", "v1alpha", "upload", "ws", "healthz", "readyz"}
@@ -218,7 +217,7 @@ def _check_budgets(config: Config, problems: Problems) -> None:
             problems.add_check(f"{path}.scope", _unknown_scope(budget.scope, known))
         _check_limit(path, budget, problems)
         for model in budget.on_exhausted.downgrade.values():
-            if not MODEL_NAME.match(model):
+            if not re.match(MODEL_NAME, model):
                 at = f"{path}.on_exhausted.downgrade"
                 problems.add_check(at, f"{model!r}: expected the name of a model, no glob")
         _check_timezone(f"{path}.timezone", budget.timezone, problems)

@@ -70,7 +70,7 @@ def declared_budget(budget: Budget) -> DeclaredBudget:
         models=tuple(budget.models),
         providers=tuple(budget.providers),
         options={
-            "clamp": budget.clamp and budget.enforce,
+            "clamp": budget.clamp,
             "clamp_share": budget.clamp_share,
             "clamp_min_tokens": budget.clamp_min_tokens,
             "hold_wait_ms": budget.hold_wait_ms,

@@ -232,7 +232,7 @@ def test_a_raise_is_in_force_until_its_day_ends(tollkeeper: Tollkeeper) -> None:
     tollkeeper.ok("budgets", "raise", "team/acme/search", "--by=-0.02", "--until", until)
     assert len(rows(tollkeeper, "budgets", "raises")) == 2
     audited = [row for row in rows(tollkeeper, "audit") if row["action"] == "budget.raise"]
-    assert [row["after"]["by"] for row in audited] == ["-0.02", "0.02"]
+    assert [row["after"]["amount"] for row in audited] == [-20_000_000, 20_000_000]
     assert audited[1]["after"]["reason"] == "launch"
 
 

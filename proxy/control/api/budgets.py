@@ -15,7 +15,7 @@ from db.errors import NotKnown
 from db.report_filters import find_zone
 from db.reports import BudgetStatus, budget_status
 from pricing.money import nano_from_usd
-from proxy.config import WEEKDAYS, Budget, Count, Limit, Period, Weekday
+from proxy.config import MODEL_NAME, WEEKDAYS, Budget, Count, Limit, OnExhausted, Period, Weekday
 from proxy.control.api.backend import Backend
 from proxy.control.api.failures import ApiError
 from proxy.control.api.paging import id_of, page_of
@@ -48,6 +48,11 @@ WaitMs = Annotated[int, Meta(ge=0, le=60_000)]
 Percent = Annotated[float, Meta(gt=0, le=1000)]
 Percents = Annotated[tuple[Percent, ...], Meta(max_length=20)]
 Hours = Annotated[tuple[Annotated[float, Meta(gt=0, le=8760)], ...], Meta(max_length=20)]
+Model = Annotated[str, Meta(pattern=MODEL_NAME)]
+Downgrade = Annotated[
+    dict[Text, Model],
+    Meta(max_length=100, description="Glob of models a spent budget refuses: the model instead."),
+]
 LISTS = ("models", "providers", "alert_at", "alert_exhaustion_h")
 
 
@@ -69,7 +74,11 @@ class BudgetFigures(Struct, frozen=True, kw_only=True):
     hold: str
     hold_wait_ms: int
     server_tool_passes: int
+    enforce: bool
+    would_refuse: int | None  # calls of this window; None: it is enforced
+    downgrade: dict[str, str]
     limit: str | int  # a temporary raise included
+    raised: str | int  # the part of it that is temporary
     spent: str | int
     leased: str | int  # for calls in flight and at hand in workers
     remaining: str | int  # limit less spent
@@ -101,6 +110,8 @@ class NewBudget(Request, frozen=True, kw_only=True):
     hold: Literal["ceiling", "learned"] = "ceiling"
     hold_wait_ms: WaitMs = 2000
     server_tool_passes: Count = 4
+    enforce: bool = True  # false: it counts, and refuses nothing
+    downgrade: Downgrade | UnsetType = UNSET
     alert_at: Percents = ()
     alert_exhaustion_h: Hours = ()
 
@@ -117,6 +128,8 @@ class ChangeBudget(ById, frozen=True, kw_only=True):
     hold: Literal["ceiling", "learned"] | UnsetType = UNSET
     hold_wait_ms: WaitMs | UnsetType = UNSET
     server_tool_passes: Count | UnsetType = UNSET
+    enforce: bool | UnsetType = UNSET
+    downgrade: Downgrade | UnsetType = UNSET
     alert_at: Percents | UnsetType = UNSET
     alert_exhaustion_h: Hours | UnsetType = UNSET
 
@@ -155,6 +168,10 @@ def _figures(status: BudgetStatus, of: Mapping[int, str], now_s: float) -> Budge
         hold="learned" if budget.learned else "ceiling",
         hold_wait_ms=budget.hold_wait_ms,
         server_tool_passes=budget.server_tool_passes,
+        enforce=budget.enforce,
+        would_refuse=None if budget.enforce else status.spared,
+        downgrade=dict(budget.downgrade),
+        raised=figure(budget.unit, budget.raised),
         limit=figure(budget.unit, status.limit),
         spent=figure(budget.unit, status.spent),
         leased=figure(budget.unit, status.leased),
@@ -208,11 +225,12 @@ def _declared(asked: NewBudget) -> DeclaredBudget:
     limits = _limits(asked)
     if len(limits) != 1:
         raise ApiError(400, "invalid_parameter", f"give exactly one of {', '.join(UNITS)}")
-    names = set(NewBudget.__struct_fields__) - set(UNITS)
+    names = set(NewBudget.__struct_fields__) - {*UNITS, "downgrade"}
     values: dict[str, Any] = {name: getattr(asked, name) for name in names}
     values |= {name: list(values[name]) for name in LISTS}
     ((unit, limit),) = limits.items()
     values[f"limit_{unit}"] = asked.limit_usd if unit == "usd" else limit
+    values["on_exhausted"] = OnExhausted({} if asked.downgrade is UNSET else asked.downgrade)
     return declared_budget(Budget(**values))
 
 
@@ -239,6 +257,8 @@ async def change_budget(backend: Backend, caller: Caller, asked: ChangeBudget) -
     options = {name: getattr(asked, name) for name in OPTIONS}
     options = {name: value for name, value in options.items() if value is not UNSET}
     options |= {name: list(options[name]) for name in LISTS if name in options}
+    if "downgrade" in options:
+        options["downgrade"] = [list(pair) for pair in options["downgrade"].items()]
     if "hold" in options:
         options["learned"] = options.pop("hold") == "learned"
     now_ms = backend.now_ms

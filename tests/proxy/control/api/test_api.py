@@ -19,6 +19,8 @@ from tests.proxy.control.test_control import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+GOOD_RAISE = {"by": "1", "until": "2099-01-31"}
+
 
 async def asked(client, method, path, **options):
     answer = await client.request(method, path, **options)
@@ -187,9 +189,72 @@ async def test_a_budget_is_made_changed_and_deleted_and_agrees_with_the_report(s
     assert standing["spent"] == row["cost_usd"] == "0.0000015"
 
 
+async def test_a_trial_budget_is_enforced_later_and_gives_cheaper_models(site):
+    cheaper = {"gpt-5*": "gpt-5-mini"}
+    given = {"scope": "team/acme/ads", "period": "week", "limit_usd": "3", "enforce": False}
+    status, made = await asked(site.admin, "POST", "/budgets", json={**given, "downgrade": cheaper})
+    assert (status, made["enforce"], made["would_refuse"]) == (201, False, 0)
+    assert (made["downgrade"], made["clamp"]) == (cheaper, False)
+    path = f"/budgets/{made['id']}"
+    change = {"enforce": True, "downgrade": {}}
+    _, changed = await asked(site.admin, "PATCH", path, json=change)
+    assert (changed["enforce"], changed["would_refuse"], changed["downgrade"]) == (True, None, {})
+    assert changed["clamp"]  # as it was asked for at first
+    await asked(site.admin, "DELETE", path)
+
+
+async def test_a_limit_is_raised_for_a_while(site):
+    (ads,) = (await asked(site.admin, "GET", "/budgets?scope=team/acme/ads"))[1]["items"]
+    path = f"/budgets/{ads['id']}"
+    wanted = {"by": "500", "until": "2099-01-31", "reason": "a <b>launch</b>"}
+    status, made = await asked(site.admin, "POST", f"{path}/raises", json=wanted)
+    assert (status, made["by"], made["unit"], made["in_force"]) == (201, 500, "tokens", True)
+    assert (made["until"], made["made_by"]) == ("2099-02-01T00:00:00.000Z", "admin")
+    _, raised = await asked(site.admin, "GET", path)
+    assert (raised["limit"], raised["raised"]) == (1_500, 500)
+    (listed,) = (await asked(site.admin, "GET", "/raises"))[1]["items"]
+    assert listed == made
+    assert (await asked(site.viewer, "GET", "/raises"))[1]["items"] == []  # of another team
+    (entry,) = (await asked(site.admin, "GET", "/audit?limit=1"))[1]["items"]
+    assert (entry["action"], entry["after"]["amount"]) == ("budget.raise", 500)
+    back = {"by": "-500", "until": made["until"]}
+    assert (await asked(site.admin, "POST", f"{path}/raises", json=back))[0] == 201
+    assert (await asked(site.admin, "GET", path))[1]["limit"] == 1_000
+    first = (await asked(site.admin, "GET", "/raises?limit=1"))[1]
+    assert first["items"] == [made]
+    second = (await asked(site.admin, "GET", f"/raises?limit=1&cursor={first['next']}"))[1]
+    assert [each["by"] for each in second["items"]] == [-500]
+    assert second["next"] is None
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"by": "0", "until": "2099-01-31"}, 400),
+        ({"by": "0.5", "until": "2099-01-31"}, 400),  # of tokens
+        ({"by": "1e9", "until": "2099-01-31"}, 400),
+        ({"by": "9" * 19, "until": "2099-01-31"}, 400),
+        ({"by": "-1", "until": "2099-01-31"}, 400),
+        ({"by": "1", "until": "1999-01-31"}, 400),
+        ({"by": "1", "until": "9999-12-31"}, 400),
+        ({"by": "1", "until": "someday"}, 400),
+        ({"by": "1", "until": "friday", "reason": "\n"}, 400),
+        ({"by": "1"}, 400),
+    ],
+)
+async def test_a_raise_that_makes_no_sense_is_refused(site, body, status):
+    (ads,) = (await asked(site.admin, "GET", "/budgets?scope=team/acme/ads"))[1]["items"]
+    found, answer = await asked(site.admin, "POST", f"/budgets/{ads['id']}/raises", json=body)
+    assert (found, bool(answer["error"]["message"])) == (status, True)
+    nobody = await asked(site.admin, "POST", "/budgets/999999/raises", json={**GOOD_RAISE})
+    assert nobody[0] == 404
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
+        ({"scope": "team/acme/search", "limit_usd": "1", "downgrade": {"a": "b*"}}, "downgrade"),
+        ({"scope": "team/acme/search", "limit_usd": "1", "downgrade": {"a": "b\n"}}, "downgrade"),
         ({"scope": "team/acme/search"}, None),
         ({"scope": "team/acme/nobody", "limit_usd": "1"}, None),
         ({"scope": "planet/earth", "limit_usd": "1"}, None),
