@@ -23,7 +23,7 @@ from db.journal_records import Window
 from db.ledger_types import LeaseOutcome, LeaseRequest, LeaseState, OpenTicket
 from db.writer import Flush
 from proxy.control.leases import Leases
-from proxy.control.opening import IDLE_SHARED_INTERVALS
+from proxy.control.opening import IDLE_MS
 from proxy.slices import Slice
 from proxy.wire import Slices, Status, Unwant, Want
 
@@ -225,7 +225,8 @@ class Host:
             ledger,
             now_ms=clock.now_ms,
             sync=_synced,
-            idle_ms=IDLE_SHARED_INTERVALS * load.interval_ms,
+            idle_ms=IDLE_MS,
+            interval_ms=load.interval_ms,
             shared=load.hosts > 1,
         )
         first = number * load.workers

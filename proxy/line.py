@@ -11,10 +11,9 @@ from typing import Protocol
 
 from proxy.holds import HeldCall, HoldResult, Ticket, refused
 from proxy.slices import Slice
-from proxy.wire import Message, Status, Unwant, Want
+from proxy.wire import ANSWER_WAIT_MS, Message, Status, Unwant, Want
 
-# For control's answer, however short a budget's hold_wait_ms is: disks stall for seconds.
-ANSWER_WAIT_S = 5.0
+ANSWER_WAIT_S = ANSWER_WAIT_MS / 1000
 
 
 class Timer(Protocol):

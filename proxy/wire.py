@@ -13,6 +13,9 @@ from msgspec import Struct
 from db.journal_records import Window
 
 PROTOCOL_VERSION = 1
+# What a worker gives control to answer a want, however short a budget's hold_wait_ms is: a disk
+# that stalls for seconds is no outage.
+ANSWER_WAIT_MS = 5_000
 
 
 # --- what a snapshot holds -----------------------------------------------------------------

@@ -14,12 +14,11 @@ from db.journal_records import Window
 from db.ledger_types import LeaseLedger, LeaseOutcome, LeaseRequest, LeaseState, OutcomeUnknown
 from db.writer import Flush
 from proxy.control.outbox import Outbox, Send
-from proxy.control.slices import WindowState, over
+from proxy.control.slices import LEASE_MS, WindowState, over
 from proxy.control.tickets import GRACE_MS, Others, Ticket, Tickets
-from proxy.wire import Status, Unwant, Want
+from proxy.wire import ANSWER_WAIT_MS, Status, Unwant, Want
 
 ROUNDS = 2  # a window not known yet is asked for once to learn its state, once to lease
-ANSWER_WAIT_MS = 2_000  # the least a worker gives us to answer
 KEEP_MS = 3_600_000  # a window over and idle for this long is forgotten
 ELSEWHERE = b"elsewhere"  # the call that is first in line, where it is another host's
 
@@ -33,6 +32,7 @@ class Leases:
         now_ms: Callable[[], int],
         sync: Callable[[], Awaitable[None]],
         idle_ms: int,
+        interval_ms: int,
         shared: bool,
     ) -> None:
         self._epoch_id = epoch_id
@@ -41,6 +41,7 @@ class Leases:
         self._sync = sync  # all journals to disk: before money leaves the host (rule 6)
         self._idle_ms = idle_ms
         self._shared = shared  # other hosts lease from the same windows
+        self._intervals = max(LEASE_MS // interval_ms, 1) if shared else None
         self._limits: dict[int, int] = {}
         self._windows: dict[Window, WindowState] = {}
         self._outbox = Outbox(self._windows)
@@ -295,18 +296,16 @@ class Leases:
         ahead = 0 if state.scarce else sum(max(s.target - s.free, 0) for s in state.slices.values())
         short = max(lacking, ahead) - pool
         if not state.known:  # whatever there is of it
-            return max(short, state.ahead(state.limit, shared=self._shared)) if lacking else 0
+            return max(short, state.ahead(state.limit, self._intervals)) if lacking else 0
         if short > 0:
             if not state.room and not (self._shared and lacking > pool):
                 return 0
-            return (
-                short
-                if lacking > state.room
-                else max(short, state.ahead(state.room, shared=self._shared))
-            )
+            if lacking > state.room:
+                return short
+            return max(short, state.ahead(state.room, self._intervals))
         if pool > 0 and not lacking and now - state.touched_ms >= self._idle_ms:
             return -pool
-        return 0
+        return 0 if lacking or state.scarce else state.top_up(self._intervals)
 
     def _change_in_line(self, state: WindowState, ticket: Ticket | None) -> int:
         """A call of another host waits: only the oldest gets money, exactly what it lacks, and

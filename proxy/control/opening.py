@@ -26,8 +26,7 @@ from proxy.control.prices import Prices
 from proxy.control.recovery import Recovery
 from proxy.wire import MiddlewareEntry, MiddlewareSet, Welcome
 
-IDLE_MS = 60_000  # unused money goes back to the ledger after this long,
-IDLE_SHARED_INTERVALS = 4  # and sooner where other hosts may want it
+IDLE_MS = 60_000  # unused money goes back to the ledger after this long, if nobody asks sooner
 
 OpenLedger = Callable[[str, Threads], Awaitable[Transactions]]  # from the database's URL
 
@@ -156,7 +155,8 @@ async def _open(
         ledger,
         now_ms=now_ms,
         sync=writer.sync,
-        idle_ms=IDLE_SHARED_INTERVALS * interval_ms if shared else IDLE_MS,
+        idle_ms=IDLE_MS,
+        interval_ms=interval_ms,
         shared=shared,
     )
     objects = Objects(ledger, monotonic=monotonic, refresh=leases.refresh, shared=shared)

@@ -8,7 +8,7 @@ from db.ledger_types import LeaseState, OpenTicket
 from proxy.wire import Room, SliceStatus
 
 AHEAD_INTERVALS = 4  # a slice is kept filled for this many flush intervals of spending
-LEASE_INTERVALS = 64  # of spending, that a host leases at once where other hosts lease too
+LEASE_MS = 60_000  # of spending, that a host leases at once where other hosts lease too
 LEASE_SHARE = 8  # a lease takes at most this part of what is left in its window at once
 DECAY = 0.75  # of a worker's demand, per interval
 
@@ -81,14 +81,24 @@ class WindowState:
         slices = sum(slice_.outstanding for slice_ in self.slices.values())
         return self.granted - self.spent - slices - self.returning
 
-    def ahead(self, room: int, *, shared: bool) -> int:
+    def ahead(self, room: int, intervals: int | None) -> int:
         """What a lease takes at once of what is left. Where other hosts lease too, it is what
-        this one has shown it needs: the first of many would take all that the last ones need."""
+        this one has shown it needs, for so many flush intervals: the first of many would take all
+        that the last ones need. None: there are no others."""
         share = room // LEASE_SHARE
-        if not shared:
+        if intervals is None:
             return share
         slices = self.slices.values()
-        return min(share, int(sum(LEASE_INTERVALS * s.burn + 2 * s.demand for s in slices)))
+        return min(share, int(sum(intervals * s.burn + 2 * s.demand for s in slices)))
+
+    def top_up(self, intervals: int | None) -> int:
+        """What a lease in use takes before it is used up: an outage may begin at any time."""
+        slices = self.slices.values()
+        if not any(slice_.burn >= 1 for slice_ in slices):
+            return 0
+        free = self.pool + sum(max(slice_.free, 0) for slice_ in slices)
+        ahead = self.ahead(self.room, intervals)
+        return ahead - free if 2 * free < ahead else 0
 
     @property
     def room(self) -> int:

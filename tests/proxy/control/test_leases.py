@@ -6,15 +6,16 @@ import pytest
 
 from db.ledger_types import LeaseOutcome, LeaseState, OpenTicket, OutcomeUnknown
 from db.writer import Flush
-from proxy.control.leases import ANSWER_WAIT_MS, ELSEWHERE, KEEP_MS, Leases
-from proxy.control.slices import LEASE_INTERVALS, LEASE_SHARE, WindowState
+from proxy.control.leases import ELSEWHERE, KEEP_MS, Leases
+from proxy.control.slices import LEASE_MS, LEASE_SHARE, WindowState
 from proxy.control.tickets import GRACE_MS
-from proxy.wire import Slices, SliceStatus, Status, Unwant, Want
+from proxy.wire import ANSWER_WAIT_MS, Slices, SliceStatus, Status, Unwant, Want
 
 W = (1, 0)
 V = (2, 0)
 EPOCH = 5
 IDLE_MS = 1_000
+INTERVAL_MS = 100
 
 
 @dataclass
@@ -156,6 +157,7 @@ class Desk:
             now_ms=lambda: self.now_ms,
             sync=self.sync,
             idle_ms=IDLE_MS,
+            interval_ms=INTERVAL_MS,
             shared=shared,
         )
         self.leases.set_limits({w[0]: a.limit for w, a in self.ledger.accounts.items()})
@@ -792,14 +794,38 @@ async def test_windows_of_the_past_are_forgotten():
 
 def test_a_host_alone_leases_a_share_of_what_is_left():
     state = WindowState(W, 8_000)
-    assert state.ahead(8_000, shared=False) == 1_000
+    assert state.ahead(8_000, None) == 1_000
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_a_lease_in_use_is_topped_up_before_it_is_used_up(shared):
+    desk = Desk(w=100_000, shared=shared)
+    worker = desk.worker()
+    worker.want(b"a", (W, 20))
+    await desk.leases.step()
+    worker.hold(20)
+    worker.settle(20, 10)
+    asked = len(desk.ledger.calls)
+    for _ in range(4):
+        worker.report(burn=10)
+        desk.leases.interval()
+        await desk.leases.step()
+    leased = desk.ledger.accounts[W].granted
+    minute = LEASE_MS // INTERVAL_MS * 10
+    assert leased >= (minute if shared else 100_000 // LEASE_SHARE)
+    assert len(desk.ledger.calls) - asked <= 1  # and then there is enough for a while
+    for _ in range(50):
+        desk.leases.interval()
+        await desk.leases.step()
+    assert desk.ledger.accounts[W].granted == leased  # nothing burns: nothing is taken
+    desk.check()
 
 
 def test_among_hosts_a_lease_is_what_this_one_has_shown_it_needs():
     """Eighths of what is left, each host after the other, would leave nothing to the last."""
     state = WindowState(W, 8_000)
-    assert state.ahead(8_000, shared=True) == 0
+    assert state.ahead(8_000, 600) == 0
     slice_ = state.slice_of(b"worker")
     slice_.burn, slice_.demand = 3.0, 50.0
-    assert state.ahead(10**6, shared=True) == LEASE_INTERVALS * 3 + 2 * 50
-    assert state.ahead(80, shared=True) == 80 // LEASE_SHARE
+    assert state.ahead(10**6, 600) == 600 * 3 + 2 * 50
+    assert state.ahead(80, 600) == 80 // LEASE_SHARE
