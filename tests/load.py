@@ -155,6 +155,7 @@ class Load:
 
     def __init__(self, url: str, provider: Provider, *, clients: int = 32, seed: int = 0) -> None:
         self.seen: dict[int, Seen] = {}
+        self.completed: dict[int, Seen] = {}  # the client has the whole reply
         self._url = url + ROUTE
         self._provider = provider
         self._clients = clients
@@ -180,9 +181,6 @@ class Load:
         self._thread.join(30)
         assert not self._thread.is_alive(), "a call does not end"
 
-    @property
-    def completed(self) -> dict[int, Seen]:
-        return {number: seen for number, seen in list(self.seen.items()) if seen.complete}
 
     def wait_completed(self, more: int, timeout_s: float = 30) -> None:
         """Wait until so many calls more have completed."""
@@ -213,6 +211,8 @@ class Load:
             data = await reply.aread()
         end = b"data: [DONE]\n\n" if "stream" in seen.kind else b"}"
         seen.complete = seen.status == 200 and data.endswith(end)
+        if seen.complete:
+            self.completed[number] = seen
         if seen.status != 200:
             await asyncio.sleep(PAUSE_S)
 
