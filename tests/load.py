@@ -181,7 +181,6 @@ class Load:
         self._thread.join(30)
         assert not self._thread.is_alive(), "a call does not end"
 
-
     def wait_completed(self, more: int, timeout_s: float = 30) -> None:
         """Wait until so many calls more have completed."""
         goal = len(self.completed) + more
