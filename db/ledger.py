@@ -18,7 +18,8 @@ from db.ledger_leases import lease, open_tickets
 from db.ledger_objects import Identity, apply_notes, find_object, forget_objects
 from db.ledger_open import FindBook, settle_open, try_again
 from db.ledger_repricing import begin_repricing, end_repricing, reprice
-from db.ledger_rows import FLAGS, Booking, book, rollups
+from db.ledger_rollups import roll_up
+from db.ledger_rows import FLAGS, Booking, book
 from db.ledger_types import (
     Adjusted,
     AskedRepricing,
@@ -41,7 +42,7 @@ from db.models import Epoch, JournalOffset, Lease
 from db.models import Window as WindowRow
 from db.references import References
 from db.registry import ADJUSTMENTS
-from db.statements import FLAG_COSTS, UPSERT_ROLLUPS
+from db.statements import FLAG_COSTS
 from db.transactions import T, Transactions, Work, is_conflict, is_retryable, with_retries
 
 
@@ -253,7 +254,7 @@ def _drain(
     fresh, duplicates, dead = insert(connection, references, batch, dead_letter)
     leases, unbacked = _book(connection, references, batch.epoch_id, fresh)
     if fresh:
-        UPSERT_ROLLUPS.many(connection, rollups([each.row for each in fresh], host_id))
+        roll_up(connection, [each.row for each in fresh], host_id)
     opened = any(each.settle.opens for each in fresh)
     ready = 0
     if batch.notes or opened:

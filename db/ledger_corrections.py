@@ -12,12 +12,13 @@ from sqlalchemy import Connection, Text, bindparam, cast, insert, select
 
 from db.journal_records import CHARGED_AT_HOLD, FLAG_REPORTED_COST, FLAG_UNPRICED, FLAGS_OVERAGE
 from db.ledger_booking import BOOK_LEASES, BOOK_WINDOWS, lock_leases, lock_windows
-from db.ledger_rows import COLUMNS, JSON_COLUMNS, Row, encode_json, rollups, total_tokens
+from db.ledger_rollups import roll_up
+from db.ledger_rows import COLUMNS, JSON_COLUMNS, Row, encode_json, total_tokens
 from db.ledger_types import Adjusted, Correction, LedgerError
 from db.models import Budget, ChargeSetWindow, CostAdjustment, UsageCost, Window
 from db.references import References
 from db.registry import ADJUSTMENTS
-from db.statements import INSERT_COSTS, UPSERT_ROLLUPS, Statement, table_of
+from db.statements import INSERT_COSTS, Statement, table_of
 
 SUMMED = (
     "input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens",
@@ -158,7 +159,7 @@ def adjust(
     if rows:
         INSERT_COSTS.many(connection, rows)
         INSERT_ADJUSTMENTS.many(connection, named)
-        UPSERT_ROLLUPS.many(connection, rollups(rows, host_id, calls=0))
+        roll_up(connection, rows, host_id, calls=0)
         _book(connection, rows)
     return Adjusted(adjusted, sum(row[COST] for row in rows))
 

@@ -14,7 +14,7 @@ from db.journal_records import (
     Settle,
     Window,
 )
-from db.models import CostAnalytics, UsageCost
+from db.models import CostAnalytics, CostDay, UsageCost
 from pricing.usage import Usage
 
 MS_PER_HOUR = 3_600_000
@@ -172,14 +172,17 @@ ROLLUP_SUMS = (
     "calls", "input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens",
     "reasoning_tokens", "cost_nano", "adjusted_nano", "provider_cost_nano", "drift_nano",
 )  # fmt: skip
-ROLLUP_COLUMNS = (
-    "shard", "hour", "host_id", "key_id", "organization_id", "team_id", "project_id", "user_id",
-    "provider", "model", *ROLLUP_SUMS,
+ROLLUP_WHO = (
+    "key_id", "organization_id", "team_id", "project_id", "user_id", "provider", "model",
 )  # fmt: skip
+ROLLUP_COLUMNS = ("shard", "hour", "host_id", *ROLLUP_WHO, *ROLLUP_SUMS)
+DAY_COLUMNS = ("shard", "day", *ROLLUP_WHO, *ROLLUP_SUMS)
+HOURS_PER_DAY = 24
 assert (COLUMNS[8], COLUMNS[23], COLUMNS[35:]) == (
     "adjusts", "cost_nano", ("provider_cost_nano", "drift_nano"),
 )  # fmt: skip
 assert set(ROLLUP_COLUMNS) == set(CostAnalytics.__table__.columns.keys())
+assert set(DAY_COLUMNS) == set(CostDay.__table__.columns.keys())
 
 
 def rollups(rows: Iterable[Row], host_id: str, calls: int = 1) -> list[Row]:
@@ -212,3 +215,23 @@ def rollups(rows: Iterable[Row], host_id: str, calls: int = 1) -> list[Row]:
 def _shard(hour: int, host_id: str, who: Row, what: Row) -> str:
     key, _, _, project, user = who
     return f"{hour}:{host_id}:{key}:{project or ''}:{user or ''}:{what[0]}:{what[1]}"
+
+
+def day_rollups(hourly: Iterable[Row], until_day: int) -> list[Row]:
+    """Of hourly rollups of days before `until_day`: these, by day, of whatever host."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for row in hourly:
+        day = row[1] // HOURS_PER_DAY
+        if day < until_day:
+            sums = groups.setdefault((day, row[3:10]), [0] * len(ROLLUP_SUMS))
+            for n, value in enumerate(row[10:]):
+                sums[n] += value
+    return [
+        (_day_shard(day, who), day, *who, *sums)
+        for (day, who), sums in sorted(groups.items(), key=str)
+    ]
+
+
+def _day_shard(day: int, who: Row) -> str:
+    key, _, _, project, user, provider, model = who
+    return f"{day}:{key}:{project or ''}:{user or ''}:{provider}:{model}"

@@ -14,7 +14,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.model_base import Base, Json
+from db.model_base import Base, BigId, Json
 from db.model_base import refers_to as _ref
 from db.model_base import row_id as _id
 
@@ -122,6 +122,26 @@ class CostAnalytics(Spend, Base):
     adjusted_nano: Mapped[int] = mapped_column(BigInteger)  # the adjustments in it
     provider_cost_nano: Mapped[int] = mapped_column(BigInteger)  # as rows have them
     drift_nano: Mapped[int] = mapped_column(BigInteger)
+
+
+class CostDay(Spend, Base):
+    """Daily rollup: hourly ones of all hosts added up, of days (UTC) that are folded."""
+
+    __tablename__ = "ai_cost_days"
+    shard: Mapped[str] = mapped_column(String(512), primary_key=True)  # as above, without host
+    day: Mapped[int] = mapped_column(BigInteger, index=True)  # unix days
+    calls: Mapped[int] = mapped_column(BigInteger)
+    adjusted_nano: Mapped[int] = mapped_column(BigInteger)
+    provider_cost_nano: Mapped[int] = mapped_column(BigInteger)
+    drift_nano: Mapped[int] = mapped_column(BigInteger)
+
+
+class FoldedDay(Base):
+    """A day that was folded: all days up to the last of these are, be it of nothing."""
+
+    __tablename__ = "ai_folded_days"
+    day: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=False)
+    folded_at_ms: Mapped[int] = mapped_column(BigInteger)
 
 
 class Repricing(Base):

@@ -8,15 +8,17 @@ from sqlalchemy import ColumnElement, Integer, case, func, literal_column
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.errors import ReportError
-from db.models import CostAnalytics, ModelCost, PriceVersion, UsageCost
+from db.models import CostAnalytics, CostDay, ModelCost, PriceVersion, UsageCost
 from db.paths import PATHS
 
 HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 TAG = "tag:"
 TIMES = ("hour", "day", "month")
 PLAIN = ("provider", "model", "route", "ending")
 DIMENSIONS = (*PATHS, *PLAIN, *TIMES, "price_version")
 IN_ROLLUPS = frozenset((*PATHS, "provider", "model", *TIMES))
+IN_DAYS = IN_ROLLUPS - {"hour"}
 IDS_PER_QUERY = 1_000
 
 TOKENS = (
@@ -29,7 +31,7 @@ TOKENS = (
 
 
 class Source(NamedTuple):
-    """Where sums come from: cost rows, or the rollups of them."""
+    """Where sums come from: cost rows, the hourly rollups of them, or the daily ones of these."""
 
     table: Any
     time: ColumnElement[int]  # in units of `unit_ms`
@@ -52,6 +54,13 @@ ROLLUPS = Source(
     func.sum(CostAnalytics.calls),
     func.sum(CostAnalytics.adjusted_nano),
 )
+DAYS = Source(
+    CostDay.__table__,
+    CostDay.__table__.c.day,
+    DAY_MS,
+    func.sum(CostDay.calls),
+    func.sum(CostDay.adjusted_nano),
+)
 
 
 def check_dimensions(names: Iterable[str]) -> None:
@@ -69,7 +78,7 @@ def expression(source: Source, dimension: str) -> ColumnElement[Any]:
         column: ColumnElement[Any] = source.table.c[f"{dimension}_id"]
         return column
     if dimension in TIMES:
-        length_ms = HOUR_MS if dimension == "hour" else 24 * HOUR_MS
+        length_ms = HOUR_MS if dimension == "hour" else DAY_MS
         return source.time // literal_column(str(length_ms // source.unit_ms), Integer)
     if dimension == "price_version":
         return PriceVersion.__table__.c.version

@@ -1,8 +1,11 @@
 """Periods of a report: hours, days, weeks or months of a time zone, as SQL counts them.
 
 The boundaries come from whoever asks (`Window`), so that reports and budgets have the same days.
-SQL numbers the hours or days; runs of them with one length are one branch of a CASE, so that a
-year in a zone with summer time has a handful. Weeks and months are days added up.
+SQL numbers them; runs of them with one length are one branch of a CASE, so that a year in a zone
+with summer time has a handful. Where months make too many, they are days added up.
+
+A day of UTC, which daily rollups are, counts for the period that its noon is in. Its hours that are
+in another one, `strays`, are to be moved there.
 """
 
 from bisect import bisect_right
@@ -16,11 +19,13 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import ColumnElement, Integer, case, literal_column
 
 from db.errors import ReportError
-from db.report_dimensions import HOUR_MS, Source
+from db.report_dimensions import DAY_MS, DAYS, HOUR_MS, Source
 
 GRANULARITIES = ("hour", "day", "week", "month")
 PERIODS_MAX = 10_000  # 416 days of hours, 27 years of days
-HOUR_S = HOUR_MS // 1000
+RUNS_MAX = 30  # branches of a CASE
+HOUR_S, DAY_S = HOUR_MS // 1000, DAY_MS // 1000
+HOURS, NOON = 24, 12
 
 # The period of a kind at an instant, as [start, end) in unix seconds.
 Window = Callable[[str, float], tuple[int, int]]
@@ -48,7 +53,7 @@ class Periods:
     """Consecutive periods, numbered from 0."""
 
     periods: tuple[Period, ...]
-    _fine: tuple[int, ...]  # where the hours or days that SQL numbers start
+    _fine: tuple[int, ...]  # where those that SQL numbers start
     _runs: tuple[_Run, ...]
 
     @classmethod
@@ -61,38 +66,64 @@ class Periods:
             raise ReportError(f"no such granularity: {granularity!r}; possible: {known}")
         zone = ZoneInfo(timezone)
         bounds = _bounds(granularity, since_s, until_s, window)
-        fine = bounds
-        if granularity not in ("hour", "day"):
+        fine, runs = bounds, _runs(bounds)
+        if len(runs) > RUNS_MAX:
             fine = _bounds("day", bounds[0], bounds[-1], window)
+            runs = _runs(fine)
         periods = tuple(
             Period(start, end, _label(granularity, zone, start)) for start, end in pairwise(bounds)
         )
-        return cls(periods, tuple(fine[:-1]), tuple(_runs(fine)))
+        return cls(periods, tuple(fine[:-1]), tuple(runs))
 
     @property
     def in_whole_hours(self) -> bool:
         """Whether hours of UTC, which rollups are, lie in one period each."""
         return all(run.start_s % HOUR_S == run.length_s % HOUR_S == 0 for run in self._runs)
 
+    @property
+    def are_hours(self) -> bool:
+        return any(period.end_s - period.start_s < 2 * HOUR_S for period in self.periods)
+
     def expression(self, source: Source) -> ColumnElement[Any]:
-        """The number of a row's hour or day, for `period_of`."""
-        unit = source.unit_ms
+        """A number of what a row is in, for `period_of`."""
+        time, unit = source.time, source.unit_ms
+        if source is DAYS:
+            time, unit = time * _integer(HOURS) + _integer(NOON), HOUR_MS
 
         def number(run: _Run) -> ColumnElement[Any]:
             start, length = (value * 1000 // unit for value in (run.start_s, run.length_s))
             first = literal_column(str(run.number), Integer)
-            return first + (source.time - _integer(start)) // _integer(length)
+            return first + (time - _integer(start)) // _integer(length)
 
         *others, last = self._runs
-        branches = [
-            (source.time < _integer(run.end_s * 1000 // unit), number(run)) for run in others
-        ]
+        branches = [(time < _integer(run.end_s * 1000 // unit), number(run)) for run in others]
         return case(*branches, else_=number(last)) if branches else number(last)
 
     def period_of(self, number: int) -> int:
-        """Which period an hour or day belongs to."""
-        start = self._fine[number]
-        return bisect_right(self.periods, start, key=lambda period: period.start_s) - 1
+        """Which period such a number means."""
+        # The last period may end before the noon of its last day.
+        return self._at(self._fine[min(number, len(self._fine) - 1)])
+
+    def of_day(self, day: int) -> int:
+        """The period of a day (UTC)."""
+        return self._at(day * DAY_S + NOON * HOUR_S)
+
+    def strays(self, first: int | None, last: int) -> list[int]:
+        """The hours of days (UTC) of [first, last) that are in another period than the day."""
+        days = {
+            period.start_s // DAY_S for period in self.periods[1:] if period.start_s % DAY_S != 0
+        }
+        return [
+            hour
+            for day in sorted(days)
+            if (first is None or first <= day) and day < last
+            for hour in range(day * HOURS, (day + 1) * HOURS)
+            if self._at(hour * HOUR_S) != self.of_day(day)
+        ]
+
+    def _at(self, at_s: int) -> int:
+        """The first period is that of all time before, too."""
+        return max(bisect_right(self.periods, at_s, key=lambda period: period.start_s) - 1, 0)
 
 
 def _integer(value: int) -> ColumnElement[int]:

@@ -1,15 +1,14 @@
 """Sums of the ledger by any dimension, from rollups where these have it, else from cost rows."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.errors import ReportError
+from db.ledger_rollups import folded_until
 from db.report_dimensions import (
-    HOUR_MS,
-    IN_ROLLUPS,
     ROLLUPS,
     ROWS,
     TIMES,
@@ -22,6 +21,7 @@ from db.report_dimensions import (
     labels,
 )
 from db.report_filters import Filters
+from db.report_parts import Part, parts_of
 from db.report_periods import Periods
 from db.retention import require_rows
 from pricing.money import usd_from_nano
@@ -31,16 +31,11 @@ from pricing.money import usd_from_nano
 USD_FIELDS = ("cost_usd", "original_usd", "adjustment_usd", "provider_cost_usd", "drift_usd")
 GROUP_FIELDS = ("calls", *TOKENS, *USD_FIELDS)
 COST = 1 + len(TOKENS)  # the place of the cost in a group's sums
-NOTHING = (0,) * (COST + 1 + 3)  # the sums of no calls
+SUMS = COST + 1 + 3
+NOTHING = (0,) * SUMS  # the sums of no calls
 GROUPS_MAX = 200_000
 
 Sums = dict[tuple[Any, ...], list[int]]
-
-
-class _Part(NamedTuple):
-    source: Source
-    since_ms: int | None
-    until_ms: int | None
 
 
 async def grouped(
@@ -74,31 +69,47 @@ async def sums(
     """By the names of each group: calls, TOKENS, then amounts in nano-USD, the cost at COST.
 
     With `periods`, which cover the filters' time, the first part of a key is a period's number.
-    Whole hours are read from rollups where these have the dimensions and no period begins within
-    an hour of UTC; the rest from cost rows, while these are there. Raises ReportError.
+    Whole days and hours are read from rollups where these have the dimensions and no period begins
+    within an hour of UTC; the rest from cost rows, while these are there. Raises ReportError.
     """
     check_dimensions(by)
     dimensions = {*by, *filters.where}
-    found: dict[tuple[Any, ...], list[int]] = {}
-    for part in _parts(dimensions, filters, periods):
+    found: Sums = {}
+    folded = await connection.run_sync(folded_until)
+    for part in parts_of(dimensions, filters, periods, folded):
         if part.source is ROWS:
             await require_rows(connection, part.since_ms, "this report")
         query = await _sums_query(connection, by, part, filters, periods)
-        width = len(by) + (periods is not None)
-        for row in await connection.execute(query.limit(GROUPS_MAX + 1)):
-            key = tuple(row[:width])
-            if periods is not None:
-                key = (periods.period_of(key[0]), *key[1:])
-            _add(found, key, row[width:])
-        if len(found) > GROUPS_MAX:
+        rows = (await connection.execute(query.limit(GROUPS_MAX + 1))).all()
+        for key, values in _keyed(rows, part, periods):
+            _add(found, key, values)
+        if max(len(rows), len(found)) > GROUPS_MAX:
             raise ReportError(f"more than {GROUPS_MAX} groups: ask for less time or dimensions")
+    if periods is not None:  # what was moved leaves groups of nothing behind
+        found = {key: values for key, values in found.items() if any(values)}
     return await _with_labels(connection, by, found)
+
+
+def _keyed(
+    rows: Iterable[Any], part: Part, periods: Periods | None
+) -> Iterator[tuple[tuple[Any, ...], list[int]]]:
+    """Sums come as None of no rows, and as Decimal from PostgreSQL."""
+    width = (periods is not None) + bool(part.hours)
+    for row in rows:
+        times, key = row[:width], tuple(row[width:-SUMS])
+        values = [int(value or 0) for value in row[-SUMS:]]
+        if periods is None:
+            yield key, values
+            continue
+        yield (periods.period_of(times[-1]), *key), values
+        if part.hours:
+            yield (periods.of_day(times[0]), *key), [-value for value in values]
 
 
 async def _sums_query(
     connection: AsyncConnection,
     by: Sequence[str],
-    part: "_Part",
+    part: Part,
     filters: Filters,
     periods: Periods | None,
 ) -> Any:
@@ -106,13 +117,21 @@ async def _sums_query(
     columns = [expression(source, name).label(f"d{n}") for n, name in enumerate(by)]
     if periods is not None:
         columns.insert(0, periods.expression(source).label("period"))
+    if part.hours:
+        columns.insert(0, expression(source, "day").label("moved"))
     part_filters = Filters(part.since_ms, part.until_ms, filters.where)
     return (
         select(*columns, source.calls, *_sum_columns(source))
         .select_from(from_clause(source, {*by, *filters.where}))
-        .where(*await conditions(connection, source, part_filters))
+        .where(*await conditions(connection, source, part_filters), *_of_hours(part))
         .group_by(*(column.name for column in columns))
     )
+
+
+def _of_hours(part: Part) -> list[Any]:
+    """Written out: there may be more than a statement takes as parameters."""
+    hours: Any = bindparam("hours", part.hours, expanding=True, literal_execute=True)
+    return [part.source.time.in_(hours)] if part.hours else []
 
 
 async def time_span(connection: AsyncConnection) -> tuple[int, int] | None:
@@ -127,23 +146,6 @@ async def time_span(connection: AsyncConnection) -> tuple[int, int] | None:
         if first is not None and last is not None:
             found.append((first * source.unit_ms, (last + 1) * source.unit_ms))
     return (min(low for low, _ in found), max(high for _, high in found)) if found else None
-
-
-def _parts(dimensions: Iterable[str], filters: Filters, periods: Periods | None) -> list[_Part]:
-    since, until = filters.since_ms, filters.until_ms
-    in_hours = periods is None or periods.in_whole_hours
-    if not (in_hours and IN_ROLLUPS.issuperset(dimensions)):
-        return [_Part(ROWS, since, until)]
-    first = None if since is None else -(-since // HOUR_MS) * HOUR_MS
-    last = None if until is None else until // HOUR_MS * HOUR_MS
-    if first is not None and last is not None and first >= last:
-        return [_Part(ROWS, since, until)]
-    parts = [_Part(ROLLUPS, first, last)]
-    if since != first:
-        parts.append(_Part(ROWS, since, first))
-    if until != last:
-        parts.append(_Part(ROWS, last, until))
-    return parts
 
 
 async def conditions(connection: AsyncConnection, source: Source, filters: Filters) -> list[Any]:
@@ -168,18 +170,12 @@ def _sum_columns(source: Source) -> list[Any]:
     ]
 
 
-def _add(
-    sums: dict[tuple[Any, ...], list[int]], key: tuple[Any, ...], values: Iterable[Any]
-) -> None:
-    """Sums come as None of no rows, and as Decimal from PostgreSQL."""
-    numbers = [int(value or 0) for value in values]
+def _add(sums: Sums, key: tuple[Any, ...], values: list[int]) -> None:
     known = sums.get(key)
-    sums[key] = numbers if known is None else [a + b for a, b in zip(known, numbers, strict=True)]
+    sums[key] = values if known is None else [a + b for a, b in zip(known, values, strict=True)]
 
 
-async def _with_labels(
-    connection: AsyncConnection, by: Sequence[str], found: dict[tuple[Any, ...], list[int]]
-) -> Sums:
+async def _with_labels(connection: AsyncConnection, by: Sequence[str], found: Sums) -> Sums:
     """Ids in the last parts of the keys as names."""
     first = len(next(iter(found), ())) - len(by) if found else 0
     names = [

@@ -26,8 +26,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import sqlite
 
-from db.ledger_rows import COLUMNS, JSON_COLUMNS, ROLLUP_COLUMNS, ROLLUP_SUMS, Row
-from db.models import Base, CostAnalytics, JournalOffset, Lease, UsageCost
+from db.ledger_rows import (
+    COLUMNS,
+    DAY_COLUMNS,
+    JSON_COLUMNS,
+    ROLLUP_COLUMNS,
+    ROLLUP_SUMS,
+    Row,
+)
+from db.models import Base, CostAnalytics, CostDay, FoldedDay, JournalOffset, Lease, UsageCost
 
 JULIAN_1970 = 2440587.5
 MS_PER_DAY = 86_400_000
@@ -97,7 +104,6 @@ def _bound(names: Sequence[str]) -> dict[str, Any]:
 
 
 _COSTS = table_of(UsageCost)
-_ROLLUPS = table_of(CostAnalytics)
 _OFFSETS = table_of(JournalOffset)
 _LEASES = table_of(Lease)
 
@@ -116,14 +122,21 @@ def insert_costs_returning(connection: Connection, rows: list[Row]) -> set[bytes
     return set(result.scalars())
 
 
-def _upsert_rollups(module: Any) -> Any:
-    insert = module.insert(_ROLLUPS).values(_bound(ROLLUP_COLUMNS))
-    sums = {name: _ROLLUPS.c[name] + insert.excluded[name] for name in ROLLUP_SUMS}
-    return insert.on_conflict_do_update(index_elements=["shard"], set_=sums)
+def _upsert(table: Table, columns: tuple[str, ...]) -> Callable[[Any], Any]:
+    """Of rollups: what is there already grows."""
+
+    def build(module: Any) -> Any:
+        insert = module.insert(table).values(_bound(columns))
+        sums = {name: table.c[name] + insert.excluded[name] for name in ROLLUP_SUMS}
+        return insert.on_conflict_do_update(index_elements=["shard"], set_=sums)
+
+    return build
 
 
 INSERT_COSTS = Statement(_insert_costs, COLUMNS)
-UPSERT_ROLLUPS = Statement(_upsert_rollups, ROLLUP_COLUMNS)
+UPSERT_ROLLUPS = Statement(_upsert(table_of(CostAnalytics), ROLLUP_COLUMNS), ROLLUP_COLUMNS)
+UPSERT_DAYS = Statement(_upsert(table_of(CostDay), DAY_COLUMNS), DAY_COLUMNS)
+LAST_FOLDED = Statement(lambda _: select(func.max(table_of(FoldedDay).c.day)), ())
 
 ADVANCE_OFFSET = Statement(
     lambda _: (

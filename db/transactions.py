@@ -26,10 +26,11 @@ from db.threads import Threads
 T = TypeVar("T")
 Work = Callable[[Connection], T]
 
-# Class 40: serialization failures and deadlocks. 55P03: lock not available. 57: going down.
+# Class 40: serialization failures and deadlocks. 57: going down.
 CONFLICT_SQLSTATES = ("40001", "40P01")  # serialization failure, deadlock
 ATTEMPTS_MAX = 5
-RETRYABLE_SQLSTATES = ("40", "53", "55P03", "57", "08")
+LOCK_NOT_AVAILABLE = "55P03"
+RETRYABLE_SQLSTATES = ("40", "53", LOCK_NOT_AVAILABLE, "57", "08")
 
 
 class Transactions(Protocol):
@@ -59,6 +60,10 @@ def is_conflict(error: BaseException) -> bool:
     return isinstance(error, DBAPIError) and (
         getattr(error.orig, "sqlstate", None) in CONFLICT_SQLSTATES
     )
+
+
+def is_lock_timeout(error: DBAPIError) -> bool:
+    return getattr(error.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE
 
 
 async def with_retries(

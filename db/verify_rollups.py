@@ -1,30 +1,52 @@
-"""Rollups are the sums of the rows they stand for."""
+"""Rollups are the sums of the rows they stand for, and days are those of their hours."""
 
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from sqlalchemy import func, literal_column, or_, select, union_all
+from sqlalchemy import Integer, func, literal_column, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from db.ledger_rollups import folded_until
+from db.ledger_rows import ROLLUP_WHO
 from db.models import Retention
-from db.report_dimensions import ROLLUPS, ROWS, TOKENS, Source, expression
+from db.report_dimensions import DAY_MS, DAYS, HOUR_MS, ROLLUPS, ROWS, TOKENS, Source, expression
 from db.retention import read_horizon
 from db.streaming import stream
 from db.verify_types import Finding
 
-WHO = ("key_id", "organization_id", "team_id", "project_id", "user_id", "provider", "model")
+WHO = ROLLUP_WHO
 SUMS = (*TOKENS, "cost_nano", "provider_cost_nano", "drift_nano")
 
 
 async def check_rollups(connection: AsyncConnection) -> AsyncGenerator[Finding, None]:
     """One by one since the horizon of retention; of all time, removed rows included, in total."""
     since_ms = await read_horizon(connection)
-    both = union_all(_sums(ROWS, "1", since_ms), _sums(ROLLUPS, "-1", since_ms)).subquery()
+    rows = _sums(ROWS, "hour", "1").where(ROWS.time >= since_ms)
+    hours = _sums(ROLLUPS, "hour", "-1").where(ROLLUPS.time >= since_ms // HOUR_MS)
+    async for finding in _differences(connection, "hour", rows, hours, "rows"):
+        yield finding
+    if since_ms:
+        async for finding in _check_total(connection):
+            yield finding
+
+
+async def check_days(connection: AsyncConnection) -> AsyncGenerator[Finding, None]:
+    """Of all time: hourly rollups stay. There is none of a day that is not folded."""
+    until = await connection.run_sync(folded_until) * DAY_MS // HOUR_MS
+    hours = _sums(ROLLUPS, "day", "1").where(ROLLUPS.time < until)
+    async for finding in _differences(connection, "day", hours, _sums(DAYS, "day", "-1"), "hours"):
+        yield finding
+
+
+async def _differences(
+    connection: AsyncConnection, unit: str, ours: Any, theirs: Any, of: str
+) -> AsyncGenerator[Finding, None]:
+    both = union_all(ours, theirs).subquery()
     names = ("calls", "adjusted_nano", *SUMS)
     differences = [func.sum(both.c[name] * both.c.sign).label(name) for name in names]
     query = (
-        select(both.c.hour, *(both.c[name] for name in WHO), *differences)
-        .group_by(both.c.hour, *(both.c[name] for name in WHO))
+        select(both.c.time, *(both.c[name] for name in WHO), *differences)
+        .group_by(both.c.time, *(both.c[name] for name in WHO))
         .having(or_(*(difference.element != 0 for difference in differences)))
     )
     async for row in stream(connection, query):
@@ -32,10 +54,7 @@ async def check_rollups(connection: AsyncConnection) -> AsyncGenerator[Finding, 
             f"{name} by {-int(getattr(row, name)):+d}" for name in names if getattr(row, name)
         )
         who = ", ".join(f"{name} {getattr(row, name)}" for name in WHO)
-        yield Finding("rollups", f"unix hour {row.hour}, {who}", f"differ from rows: {wrong}")
-    if since_ms:
-        async for finding in _check_total(connection):
-            yield finding
+        yield Finding("rollups", f"unix {unit} {row.time}, {who}", f"differ from {of}: {wrong}")
 
 
 async def _check_total(connection: AsyncConnection) -> AsyncGenerator[Finding, None]:
@@ -52,18 +71,14 @@ async def _check_total(connection: AsyncConnection) -> AsyncGenerator[Finding, N
             yield Finding("rollups", "all of them", message)
 
 
-def _sums(source: Source, sign: str, since_ms: int) -> Any:
-    hour = expression(source, "hour").label("hour")
+def _sums(source: Source, unit: str, sign: str) -> Any:
+    time = expression(source, unit).label("time")
     who = [source.table.c[name] for name in WHO]
-    return (
-        select(
-            hour,
-            *who,
-            literal_column(sign).label("sign"),
-            source.calls.label("calls"),
-            source.adjusted.label("adjusted_nano"),
-            *(func.coalesce(func.sum(source.table.c[name]), 0).label(name) for name in SUMS),
-        )
-        .where(source.time >= since_ms // source.unit_ms)
-        .group_by("hour", *who)
-    )
+    return select(
+        time,
+        *who,
+        literal_column(sign, Integer).label("sign"),
+        source.calls.label("calls"),
+        source.adjusted.label("adjusted_nano"),
+        *(func.coalesce(func.sum(source.table.c[name]), 0).label(name) for name in SUMS),
+    ).group_by("time", *who)

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, insert, select
 
+from db import ledger_rollups
 from db.journal_records import Amounts, Hold, Settle
-from db.ledger_rows import COLUMNS, ROLLUP_COLUMNS, rollups
+from db.ledger_rows import COLUMNS
 from db.models import (
     ApiKey,
     Base,
     CostAdjustment,
-    CostAnalytics,
     Lease,
     ModelCost,
     Organization,
@@ -246,13 +246,12 @@ def a_budget(**fields: object) -> BudgetEntry:
 
 
 def roll_up(connection: Connection, *rows: dict[str, Any]) -> None:
-    """The rollups of rows, as the ledger of one more host makes them."""
-    table: Any = CostAnalytics.__table__
+    """Rows in the rollups, as the ledger of one more host puts them there."""
     calls = [tuple(row[name] for name in COLUMNS) for row in rows if row["adjusts"] is None]
     corrections = [tuple(row[name] for name in COLUMNS) for row in rows if row["adjusts"]]
     for group, count in ((calls, 1), (corrections, 0)):
-        for shard in rollups(group, f"host-{next(_numbers)}", count):
-            connection.execute(insert(table), dict(zip(ROLLUP_COLUMNS, shard, strict=True)))
+        if group:
+            ledger_rollups.roll_up(connection, group, f"host-{next(_numbers)}", count)
 
 
 def a_stored_price(

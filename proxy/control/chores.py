@@ -1,5 +1,5 @@
 """What control does now and then: set its pace, follow new journals, keep the disk within bounds,
-show that it lives."""
+show that it lives, fold days that are over."""
 
 import logging
 
@@ -7,9 +7,12 @@ from sqlalchemy.exc import DBAPIError
 
 from db.errors import reason
 from db.journal import JournalError
+from db.ledger_rollups import fold_day
 from db.ledger_types import JournalState
 from db.partitions import make_ahead
+from db.transactions import is_lock_timeout
 from proxy.config import Journal
+from proxy.control.clock import Due
 from proxy.control.opening import Parts
 from proxy.control.session import Session
 
@@ -17,6 +20,9 @@ log = logging.getLogger(__name__)
 
 HOST_TIMEOUT_MS = 60_000  # an epoch unseen for this long is labelled lost
 CLOCK_SKEW_MS_MAX = 2_000
+HOUSEKEEPING_S = 60.0
+DAYS_S = 60.0
+PARTITIONS_S = 3600.0
 BACKLOG_BYTES = 8 * 2**20  # beyond it the ledger gets its share of the core; some 20,000 calls
 
 
@@ -61,6 +67,15 @@ async def show_life(parts: Parts, now_ms: int) -> None:
         log.warning("epoch %d is lost: its host has not been seen", epoch_id)
 
 
+async def keep_house(parts: Parts, due: Due, now_ms: int) -> None:
+    if due.now("housekeeping", HOUSEKEEPING_S):
+        await parts.objects.housekeeping(now_ms)
+    if due.now("days", DAYS_S) and await fold_one_day(parts, now_ms):
+        due["days"] = 0.0  # the next one in the next turn
+    if due.now("partitions", PARTITIONS_S):
+        await make_partitions(parts, now_ms)
+
+
 async def make_partitions(parts: Parts, now_ms: int) -> None:
     """For months to come, where cost rows lie in partitions. One that cannot be made is no harm:
     its rows go where those of no month are, and it is tried again."""
@@ -73,3 +88,15 @@ async def make_partitions(parts: Parts, now_ms: int) -> None:
     else:
         for name in made:
             log.info("partition %s made", name)
+
+
+async def fold_one_day(parts: Parts, now_ms: int) -> bool:
+    """Whether there was one. While the lock for it cannot be had reports read hours, as before."""
+    try:
+        day = await parts.transactions.run(lambda connection: fold_day(connection, now_ms))
+    except DBAPIError as exc:
+        if not is_lock_timeout(exc):
+            raise
+        log.warning("a day's rollups cannot be made: %s", reason(exc))
+        return False
+    return day is not None

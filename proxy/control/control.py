@@ -22,7 +22,7 @@ from db.transactions import is_retryable
 from pricing.table import TABLES_DIR
 from proxy.config import Config
 from proxy.control import snapshots
-from proxy.control.chores import follow, make_partitions, set_pace, show_life, tidy_disk
+from proxy.control.chores import follow, keep_house, set_pace, show_life, tidy_disk
 from proxy.control.clock import Clock, Due
 from proxy.control.export import open_export
 from proxy.control.metrics import Counts
@@ -40,8 +40,6 @@ PRICES_S = 5.0  # the tables are looked at this often: a new one, or a new day, 
 EPOCHS_S = 1.0  # epochs of former lives are closed this soon after their last journal ended
 SEEN_S = 5.0  # the epoch shows this often that it lives
 DISK_S = 5.0
-HOUSEKEEPING_S = 60.0
-PARTITIONS_S = 3600.0
 NOTIFIED = {CATALOG: ("revision",), TICKETS: ("tickets",)}  # what is due then; else both
 SLOW_TURN_S = 5.0  # a turn that takes longer is an outage to those who wait for it
 OUTAGE_WAIT_S_MAX = 2.0
@@ -287,10 +285,7 @@ class Control:
             await self._look_for_prices(parts)
         if self._due.now("seen", SEEN_S):
             await show_life(parts, self.clock.now_ms())
-        if self._due.now("housekeeping", HOUSEKEEPING_S):
-            await parts.objects.housekeeping(self.clock.now_ms())
-        if self._due.now("partitions", PARTITIONS_S):
-            await make_partitions(parts, self.clock.now_ms())
+        await keep_house(parts, self._due, self.clock.now_ms())
 
     # --- snapshots
 

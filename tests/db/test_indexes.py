@@ -17,12 +17,21 @@ from db.ledger_corrections import _read_calls
 from db.ledger_leases import open_tickets
 from db.ledger_objects import forget_objects
 from db.ledger_open import settle_open
+from db.ledger_rollups import fold_day
 from db.models import AlertDelivery, Base, Budget, Epoch, Lease, ProviderObject, Window
 from db.raises import spans
 from db.report_filters import Filters
 from db.report_sums import sums
 from db.repricing_read import Selection, page_query
-from tests.factories import NOW_MS, a_row, a_stored_key, a_uuid7, insert_rows, stored
+from tests.factories import (
+    NOW_MS,
+    a_row,
+    a_stored_key,
+    a_uuid7,
+    insert_rows,
+    roll_up,
+    stored,
+)
 from tests.factories_models import a_stored_row
 
 DAY_MS = 86_400_000
@@ -52,7 +61,8 @@ SERVES = {
     "ix_ai_provider_objects_ready": run(
         lambda c: settle_open(c, None, lambda version: None, NOW_MS, "host")  # type: ignore[arg-type]
     ),
-    "ix_ai_cost_analytics_hour": report(["team"], {}),
+    "ix_ai_cost_analytics_hour": report(["hour"], {}),
+    "ix_ai_cost_days_day": report(["team"], {}),
     "ix_ai_budget_alerts_raised_at_ms": run(lambda c: alerts.forget(c, NOW_MS - DAY_MS)),
     "ix_ai_budget_alert_deliveries_state_next_at_ms": run(
         lambda c: alerts.due(c, ["channel"], NOW_MS, 10)
@@ -84,7 +94,11 @@ ROWS = 300
 def fill(connection):
     """Some calls, two hosts' leases, one of them with a ticket, objects, and alerts."""
     key = a_stored_key(connection, "prod")
-    insert_rows(connection, *(a_row(key, at_ms=NOW_MS - n) for n in range(10)))
+    rows = [a_row(key, at_ms=NOW_MS - n * DAY_MS) for n in range(10)]
+    insert_rows(connection, *rows)
+    roll_up(connection, *rows)
+    while fold_day(connection, NOW_MS + 2 * DAY_MS) is not None:
+        pass
     life = {"boot_id": "b", "state": "open", "opened_at_ms": 0, "seen_at_ms": 0}
     epochs = [stored(connection, Epoch, host_id=f"host-{n}", **life) for n in range(2)]
     budget_id = stored(

@@ -1,8 +1,7 @@
 """Sums per period of a time zone: the same as counting each call by its own local time."""
 
 from collections import defaultdict
-from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import event
@@ -12,37 +11,14 @@ from db.engine import reader
 from db.errors import ReportError
 from db.models import UsageCost
 from db.report_filters import Filters
-from db.report_periods import PERIODS_MAX, Periods
+from db.report_periods import PERIODS_MAX
 from db.report_sums import COST, group_fields, sums, time_span
 from db.verify import verify
-from proxy.windows import current_window
+from tests.db.zones import ZONES, between, label_of
 from tests.factories import NOW_MS, a_row, a_stored_key, a_stored_price, insert_rows, roll_up
 
 HOUR_MS = 3_600_000
-ZONES = (
-    "UTC",
-    "Europe/Berlin",
-    "America/Santiago",  # skips midnight in spring
-    "Australia/Lord_Howe",  # changes by half an hour
-    "Asia/Kathmandu",  # +05:45
-)
 START = int(datetime(2026, 2, 20, tzinfo=UTC).timestamp() * 1000)
-
-
-def between(granularity, zone, since_ms, until_ms):
-    def window(kind, at_s):
-        return current_window(kind, zone, 0, 1, at_s)
-
-    return Periods.between(granularity, zone, since_ms / 1000, until_ms / 1000, window)
-
-
-def label_of(granularity, zone, at_ms):
-    at = datetime.fromtimestamp(at_ms / 1000, UTC).astimezone(ZoneInfo(zone))
-    if granularity == "hour":
-        aligned = at.astimezone(UTC) - timedelta(minutes=at.minute, seconds=at.second)
-        return aligned.astimezone(ZoneInfo(zone)).isoformat(timespec="minutes")
-    formats = {"day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m"}
-    return at.strftime(formats[granularity])
 
 
 @pytest.fixture
