@@ -88,6 +88,7 @@ class Templates:
         self._environment.filters.update(
             usd=usd, exact=usd_from_nano, count=count, when=when, short=short, amount=amount,
             segment=segment, nano=nano, reason=reason, percent=percent,
+            signed=signed,
         )  # fmt: skip
 
     def text(self, template: str, values: Mapping[str, Any]) -> str:
@@ -134,6 +135,11 @@ def short(value: int) -> str:
 def amount(value: int, unit: str) -> str:
     """Of a budget, in its unit."""
     return usd(value) if unit == "usd" else f"{value:,} {unit}"
+
+
+def signed(value: int, unit: str) -> str:
+    """What is added to a budget."""
+    return amount(value, unit) if value < 0 else f"+{amount(value, unit)}"
 
 
 def when(at_ms: int | None) -> str:

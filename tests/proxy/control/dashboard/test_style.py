@@ -12,7 +12,7 @@ TEXT, GRAPHIC = 4.5, 3.0
 GROUNDS = ("ground", "card", "hover")
 PAIRS = [
     *((name, on, TEXT) for name in ("text", "muted", "link") for on in GROUNDS),
-    *((name, f"{name}-ground", TEXT) for name in ("good", "warn", "bad")),
+    *((name, f"{name}-ground", TEXT) for name in ("good", "warn", "bad", "info")),
     ("text", "track", TEXT),  # a state of no colour
     ("bad", "card", TEXT),
     ("bad", "hover", TEXT),
