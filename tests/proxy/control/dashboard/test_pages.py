@@ -192,7 +192,8 @@ async def test_an_outage_is_said_and_no_page_fails(scene, monkeypatch):
     def unreachable(*_, **__):
         raise OSError("gone")
 
-    monkeypatch.setattr("proxy.control.api.backend.open_engine", unreachable)
+    monkeypatch.setattr("proxy.control.readers.open_engine", unreachable)
+    await scene.control.parts.readers.close()
     answer = await browser.get("")
     assert answer.status_code == 503
     assert "out of reach" in answer.text
