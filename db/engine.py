@@ -57,6 +57,19 @@ def reader(engine: AsyncEngine) -> AsyncEngine:
     return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
 
+def file_mark(url: str) -> tuple[int, int] | None:
+    """Of SQLite's file: another one once there is another file in its place. None: there is none,
+    or it is no SQLite."""
+    parsed = _parse(url)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        return None
+    try:
+        found = os.stat(parsed.database)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 async def ping(engine: AsyncEngine) -> None:
     """Connect once. Raises DatabaseUnusable with one line that says why it did not work."""
     try:

@@ -101,19 +101,22 @@ def from_clause(source: Source, dimensions: Container[str]) -> Any:
 
 
 async def condition(
-    connection: AsyncConnection, source: Source, dimension: str, value: str
+    connection: AsyncConnection, source: Source, dimension: str, value: str, *, known: bool = True
 ) -> ColumnElement[bool]:
-    """The rows whose dimension has a value. Raises ReportError for a name nobody has."""
+    """The rows whose dimension has a value. Raises ReportError for a name nobody has, if it must be
+    `known`."""
     if dimension in TIMES:
         raise ReportError(f"filter by time with since and until, not by {dimension}")
     if dimension in PATHS:
-        ids = await ids_of(connection, dimension, value)
+        ids = await ids_of(connection, dimension, value, known=known)
         return expression(source, dimension).in_(ids)
     return expression(source, dimension) == value
 
 
-async def ids_of(connection: AsyncConnection, dimension: str, value: str) -> list[int]:
-    """Whose name or whole path this is."""
+async def ids_of(
+    connection: AsyncConnection, dimension: str, value: str, *, known: bool = True
+) -> list[int]:
+    """Whose name or whole path this is. Raises ReportError for nobody's, if it must be `known`."""
     query = PATHS[dimension]
     name = list(query.selected_columns)[-1]
     names = {part for width in range(3) for part in value.split("/", width)[-1:]}
@@ -122,7 +125,7 @@ async def ids_of(connection: AsyncConnection, dimension: str, value: str) -> lis
         for row in await connection.execute(query.where(name.in_(names)))
         if value in (row[-1], "/".join(row[1:]))
     ]
-    if not found:
+    if known and not found:
         raise ReportError(f"no such {dimension}: {value!r}")
     return found
 

@@ -13,6 +13,11 @@ _SPAN = re.compile(r"(\d{1,6})([mhdw])")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
+class Within(dict[str, str]):
+    """Conditions of somebody who sees a part of everything: a name that nobody has says no more
+    than one that others have, namely nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Filters:
     """`where`: dimension -> value, all of which a call must have."""

@@ -20,7 +20,7 @@ from db.report_dimensions import (
     from_clause,
     labels,
 )
-from db.report_filters import Filters
+from db.report_filters import Filters, Within
 from db.report_parts import Part, parts_of
 from db.report_periods import Periods
 from db.retention import require_rows
@@ -156,7 +156,11 @@ async def conditions(connection: AsyncConnection, source: Source, filters: Filte
     if filters.until_ms is not None:
         wanted.append(source.time < filters.until_ms // source.unit_ms)
     for dimension, value in filters.where.items():
-        wanted.append(await condition(connection, source, dimension, value))
+        wanted.append(
+            await condition(
+                connection, source, dimension, value, known=not isinstance(filters.where, Within)
+            )
+        )
     return wanted
 
 

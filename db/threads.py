@@ -30,6 +30,7 @@ class Threads:
 
     def __init__(self, nice: int = 0, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.hurry = False
+        self.nice = nice
         self._monotonic = monotonic
         self._relief_until = 0.0
         self._normal = ThreadPoolExecutor(1, "ledger")

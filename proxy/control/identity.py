@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
+from db.report_filters import Within
 from proxy.config import ADMIN_NAME, Admin
 from proxy.wire import KeyEntry
 
@@ -70,7 +71,7 @@ class Identity:
         asked = where.get("team", self.team)
         if asked not in (self.team, self.team.partition("/")[2]):
             raise Denied(403, "forbidden", f"{self.name!r} sees the figures of {self.team} alone")
-        return {**where, "team": self.team}
+        return Within({**where, "team": self.team})
 
 
 def identity_named(admin: Admin, name: str) -> Identity | None:

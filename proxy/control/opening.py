@@ -23,6 +23,7 @@ from proxy.control.declared import declared
 from proxy.control.leases import Leases
 from proxy.control.objects import Objects
 from proxy.control.prices import Prices
+from proxy.control.readers import Readers
 from proxy.control.recovery import Recovery
 from proxy.wire import MiddlewareEntry, MiddlewareSet, Welcome
 
@@ -43,11 +44,13 @@ class Parts:
     leases: Leases
     recovery: Recovery
     objects: Objects
+    readers: Readers
     epoch_id: int
     welcome: Welcome
 
     async def close(self) -> None:
         self.writer.close()
+        await self.readers.close()
         await self.ledger.close()
         self.threads.close()
         self.lock.release()
@@ -169,8 +172,19 @@ async def _open(
     recovery = Recovery(directory, ledger, writer, epoch_id=epoch_id, host_id=host_id)
     await recovery.find()
     welcome = _welcome(config, epoch_id, host_id, boot_id)
+    readers = Readers(config.database.url, threads.nice)
     return Parts(
-        lock, threads, transactions, ledger, writer, leases, recovery, objects, epoch_id, welcome
+        lock,
+        threads,
+        transactions,
+        ledger,
+        writer,
+        leases,
+        recovery,
+        objects,
+        readers,
+        epoch_id,
+        welcome,
     )
 
 

@@ -8,18 +8,25 @@ import logging
 import queue
 import threading
 import uuid
+from collections.abc import Sequence
+from typing import Any
 
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.export import (
+    BatchSpanProcessor,
+    SpanExporter,
+    SpanExportResult,
+)
 
 from proxy import __version__
 from proxy.call_record import CallRecord, decode_record
 from proxy.config import Telemetry
 from proxy.control.export import Export
+from proxy.control.otel_encoding import SpanEncoder
 from proxy.control.otel_metrics import Instruments
 from proxy.control.otel_spans import Spans
 
@@ -27,6 +34,9 @@ log = logging.getLogger(__name__)
 
 BATCHES_MAX = 64  # that wait, each of what one worker sent at once
 CLOSE_S = 5.0
+# What takes bytes in the SDK's exporter. It is no promise of theirs: where there is none, the SDK
+# makes and encodes the spans.
+SENDER = "_client"
 
 
 class OtelExport(Export):
@@ -41,12 +51,16 @@ class OtelExport(Export):
     ) -> None:
         resource = _resource(telemetry)
         self.lost = 0  # records
-        self._spans = Spans(resource, __version__)
+        self._spans: Spans | SpanEncoder = Spans(resource, __version__)
         self._processor: BatchSpanProcessor | None = None
         self._meters: MeterProvider | None = None
         self._instruments: Instruments | None = None
         if telemetry.traces == "on":
-            self._processor = BatchSpanProcessor(span_exporter or _span_exporter(telemetry))
+            exporter = span_exporter or _span_exporter(telemetry)
+            if isinstance(exporter, OTLPSpanExporter) and hasattr(exporter, SENDER):
+                self._spans = encoder = SpanEncoder(resource, __version__)
+                exporter = EncodedExporter(encoder, exporter)
+            self._processor = BatchSpanProcessor(exporter)
         if telemetry.metrics == "on":
             reader = metric_reader or _metric_reader(telemetry)
             self._meters = MeterProvider([reader], resource, shutdown_on_exit=False)
@@ -78,6 +92,8 @@ class OtelExport(Export):
             for data in self._batches.get():
                 if data:
                     self._send(decode_record(data))
+            if self._instruments is not None:
+                self._instruments.add_costs()
         if self._processor is not None:
             self._processor.shutdown()  # type: ignore[no-untyped-call]
         if self._meters is not None:
@@ -89,9 +105,25 @@ class OtelExport(Export):
                 self._instruments.record(call)
             if self._processor is not None and call.sampled:
                 for span in self._spans.of(call):
-                    self._processor.on_end(span)
+                    self._processor.on_end(span)  # type: ignore[arg-type]
         except Exception:
             log.exception("telemetry of call %s is lost", call.request_id)
+
+
+class EncodedExporter(SpanExporter):
+    """Sends spans that come encoded as the SDK's exporter sends those it encodes: to where it was
+    told, with its headers, certificates, compression and patience."""
+
+    def __init__(self, encoder: SpanEncoder, exporter: OTLPSpanExporter) -> None:
+        self._encoder = encoder
+        self._exporter = exporter
+
+    def export(self, spans: Sequence[Any]) -> SpanExportResult:
+        sent = getattr(self._exporter, SENDER).export(self._encoder.request(list(spans)))
+        return SpanExportResult.SUCCESS if sent.success else SpanExportResult.FAILURE
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _resource(telemetry: Telemetry) -> Resource:

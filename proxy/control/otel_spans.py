@@ -6,6 +6,7 @@ client that leaves; what fails on this side or behind it is an error.
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
@@ -19,6 +20,7 @@ from proxy.control import otel_names as names
 
 Attributes = dict[str, str | int | float | bool]
 _UNSET, _ERROR = Status(StatusCode.UNSET), Status(StatusCode.ERROR)
+ROUTES_MAX, ROUTE_CHARS_MAX = 256, 128  # of paths that are looked at once
 _BLOCKED = frozenset(["budget_exceeded", "budget_busy", "cost_cap_exceeded"])
 _NAMED_PARENTS = frozenset(  # the segment behind one of these is a name somebody chose
     ("deployments", "engines", "models", "tunedModels", "projects", "locations", "publishers")
@@ -56,7 +58,7 @@ class Spans:
                 instrumentation_scope=self._scope,
             )
         yield ReadableSpan(
-            f"{call.method} {http_route(call.path)}" if call.route else call.method,
+            server_name(call),
             context=server,
             parent=context(call.parent_id, remote=True) if call.parent_id else None,
             resource=self._resource,
@@ -73,8 +75,21 @@ def _state(header: str) -> TraceState | None:
     return TraceState.from_header([header]) if header else None
 
 
+def trace_state(header: str) -> str:
+    """As it goes on: what is not well-formed in it is left out."""
+    return ",".join(f"{name}={value}" for name, value in TraceState.from_header([header]).items())
+
+
+def server_name(call: CallRecord) -> str:
+    return f"{call.method} {http_route(call.path)}" if call.route else call.method
+
+
 def http_route(path: str) -> str:
     """The path with a placeholder for whatever somebody chose, such as ids and models."""
+    return _known_route(path) if len(path) <= ROUTE_CHARS_MAX else _route(path)
+
+
+def _route(path: str) -> str:
     segments = path.split("/")
     for index, segment in enumerate(segments):
         if not segment:
@@ -83,6 +98,9 @@ def http_route(path: str) -> str:
         if segments[index - 1] in _NAMED_PARENTS or not _FIXED_SEGMENT.fullmatch(name):
             segments[index] = "{name}" + colon + verb
     return "/".join(segments)
+
+
+_known_route = lru_cache(ROUTES_MAX)(_route)
 
 
 def client_name(call: CallRecord) -> str:

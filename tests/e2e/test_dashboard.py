@@ -110,7 +110,10 @@ def make_budget(page: Any, dashboard: str) -> str:
     page.get_by_role("button", name="Make the budget").click()
     page.get_by_role("heading", name="team/acme/search", exact=True).wait_for()
     assert "$5.00" in page.content()
-    return str(page.url)
+    made = str(page.url)
+    page.get_by_role("link", name="Budgets").first.click()
+    page.get_by_text("days of history are too few").wait_for()  # its projection has come
+    return made
 
 
 def make_key(page: Any, dashboard: str) -> str:

@@ -59,11 +59,9 @@ class Backend:
 
     @asynccontextmanager
     async def engine(self) -> AsyncIterator[AsyncEngine]:
-        """Read-only, and of its own: on SQLite readers do not block the flush, and neither loop
-        waits for a query."""
-        control = self.control
-        engine = open_engine(control.config.database.url, read_only=True, nice=control.ledger_nice)
-        try:
+        """All requests share one. Raises OSError while the ledger is not open."""
+        parts = self.control.parts
+        if parts is None:
+            raise OSError("the ledger is not open")
+        async with parts.readers.engine() as engine:
             yield engine
-        finally:
-            await engine.dispose()

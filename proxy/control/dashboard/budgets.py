@@ -1,19 +1,23 @@
 """Every budget: how it stands, how fast it goes, and when it will be spent."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from msgspec import ValidationError, convert
+from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.responses import Response
 
 from db.catalog_budget_edits import sources
 from db.catalog_types import BudgetRow
 from db.errors import CatalogError, ReportError
+from db.raises import RaiseRow, list_raises
 from db.report_sums import COST
 from db.reports import BudgetStatus, budget_status
 from proxy.config import Period
 from proxy.control.api import budgets as api
+from proxy.control.api import raises as raises_api
 from proxy.control.api.failures import ApiError
 from proxy.control.api.table import ById
 from proxy.control.dashboard.charts import Chart, stacked
@@ -36,6 +40,7 @@ class Standing:
     status: BudgetStatus
     source: str  # config: only the file changes it
     now_s: float
+    raises: Sequence[RaiseRow] = ()  # in force and to come, the one that ends first in front
 
     @property
     def budget(self) -> BudgetRow:
@@ -76,8 +81,13 @@ class Standing:
         if self.capped:
             return "cap per call"
         if self.status.spent >= self.status.limit:
-            return "spent"
+            return "spent" if self.budget.enforce else "above its limit"
         return "nearly spent" if self.percent >= 80 else "within"
+
+    @property
+    def raised_until_ms(self) -> int | None:
+        """When the limit is lower again; None: it is not raised."""
+        return next((each.until_ms for each in self.raises if each.in_force), None)
 
 
 async def standings(visit: Visit, connection: AsyncConnection) -> list[Standing]:
@@ -85,11 +95,19 @@ async def standings(visit: Visit, connection: AsyncConnection) -> list[Standing]
     now_s = visit.backend.now_ms / 1000
     statuses = await budget_status(connection, partial(starts_at, now_s=now_s))
     of = await connection.run_sync(sources)
+    raises = await connection.run_sync(_raises)
     return [
-        Standing(status, of.get(status.budget.id, ""), now_s)
+        Standing(status, of.get(status.budget.id, ""), now_s, raises.get(status.budget.id, ()))
         for status in statuses
         if sees(visit, status.budget.scope)
     ]
+
+
+def _raises(connection: Connection) -> dict[int, list[RaiseRow]]:
+    found: dict[int, list[RaiseRow]] = {}
+    for each in sorted(list_raises(connection), key=lambda each: (each.until_ms, each.id)):
+        found.setdefault(each.budget_id, []).append(each)
+    return found
 
 
 def sees(visit: Visit, scope: str) -> bool:
@@ -125,13 +143,20 @@ async def _show(visit: Visit, problem: str = "", status: int = 200) -> Response:
         return standing, await _chart(visit, connection, standing.budget)
 
     standing, chart = await visit.backend.read(ask)
-    return visit.page("budget.html", status, standing=standing, chart=chart, problem=problem)
+    return visit.page(
+        "budget.html",
+        status,
+        standing=standing,
+        chart=chart,
+        problem=problem,
+        form=visit.form if problem else {},
+    )
 
 
 async def create(visit: Visit) -> Response:
     form = visit.form
     limit = {f"limit_{form.get('unit', '')}": form.get("limit", "")}
-    names = ("scope", "period", "timezone")
+    names = ("scope", "period", "timezone", "enforce")
     try:
         wanted = {name: form[name] for name in names if form.get(name)}
         asked = convert({**wanted, **limit}, api.NewBudget, strict=False)
@@ -148,6 +173,19 @@ async def change(visit: Visit) -> Response:
     try:
         asked = convert({"id": number, **limit}, api.ChangeBudget, strict=False)
         await api.change_budget(visit.backend, visit.caller, asked)
+    except (CatalogError, ApiError, ValidationError) as exc:
+        return await _show(visit, sentence(exc), 400)
+    return visit.to(f"/budgets/{number}")
+
+
+async def raise_limit(visit: Visit) -> Response:
+    """For a while, in the budget's own unit."""
+    number = visit.request.path_params["number"]
+    names = ("by", "until", "since", "reason")
+    wanted = {name: visit.form[name] for name in names if visit.form.get(name)}
+    try:
+        asked = convert({"id": number, **wanted}, raises_api.NewRaise, strict=False)
+        await raises_api.raise_budget(visit.backend, visit.caller, asked)
     except (CatalogError, ApiError, ValidationError) as exc:
         return await _show(visit, sentence(exc), 400)
     return visit.to(f"/budgets/{number}")

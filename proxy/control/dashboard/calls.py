@@ -16,6 +16,7 @@ from db.report_filters import Filters
 from pricing.calculator import PROVIDER_FIGURE
 from pricing.money import ATTO_PER_NANO, usd_from_atto
 from proxy.control.dashboard.budgets import sees
+from proxy.control.dashboard.reasons import by_kind, reached_provider
 from proxy.control.dashboard.site import Missing, Visit
 from proxy.wire import Refused
 
@@ -91,7 +92,8 @@ async def shown(visit: Visit) -> Response:
     call = found.call if found is not None else {}
     if found is None or not visit.identity.sees(call["organization"], call["team"]):
         if refused is not None:
-            return visit.page("refusal.html", refused=refused)
+            reached = reached_provider(refused.code)
+            return visit.page("refusal.html", refused=refused, reached=reached)
         raise Missing("There is no call with this id, or it is not in the ledger yet.")
     lines, rest_atto = bill(found)
     charges = [each for each in found.charges if _may_see(visit, each)]
@@ -146,5 +148,5 @@ async def refusals(visit: Visit) -> Response:
     counts = log.counts(visit.identity.sees)
     rows = [each for each in found if not wanted or each.code == wanted]
     return visit.page(
-        "refusals.html", rows=rows[:200], more=len(rows) - 200, counts=counts, wanted=wanted
+        "refusals.html", rows=rows[:200], more=len(rows) - 200, kinds=by_kind(counts), wanted=wanted
     )

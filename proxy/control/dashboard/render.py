@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, Response
 
 from pricing.money import NANO_PER_USD, nano_from_usd, usd_from_nano
 from proxy import __version__
+from proxy.control.dashboard.reasons import reason
 
 PREFIX = "/dashboard"
 HERE = Path(__file__).parent
@@ -44,25 +45,6 @@ NAVIGATION = (
     ("/prices", "Prices"),
 )
 FOR_ADMINS = (("/audit", "Audit"),)
-# Our error codes in words.
-REASONS = {
-    "budget_exceeded": "Budget spent",
-    "budget_busy": "Budget held by calls in flight",
-    "cost_cap_exceeded": "Above the cap per call",
-    "model_not_priced": "Model without a price",
-    "model_not_allowed": "Model not allowed",
-    "provider_not_allowed": "Provider not allowed",
-    "invalid_api_key": "Unknown key",
-    "key_expired": "Key expired",
-    "key_revoked": "Key revoked",
-    "route_not_metered": "Route not metered",
-    "ledger_unavailable": "Ledger out of reach",
-    "upstream_unreachable": "Provider unreachable",
-    "upstream_timeout": "Provider too slow",
-    "overloaded": "Too many calls at once",
-    "rate_limited": "Rate limited",
-    "request_too_large": "Request too large",
-}
 
 
 class Assets:
@@ -102,11 +84,11 @@ class Templates:
             prefix=PREFIX,
             navigation=NAVIGATION,
             for_admins=FOR_ADMINS,
-            reasons=REASONS,
         )
         self._environment.filters.update(
             usd=usd, exact=usd_from_nano, count=count, when=when, short=short, amount=amount,
-            segment=segment, nano=nano,
+            segment=segment, nano=nano, reason=reason, percent=percent,
+            signed=signed,
         )  # fmt: skip
 
     def text(self, template: str, values: Mapping[str, Any]) -> str:
@@ -131,6 +113,12 @@ def usd(nano: int) -> str:
     return f"{sign}${usd_from_nano((nano + step // 2) // step * step)}"
 
 
+def percent(part: int, whole: int) -> str:
+    """Rounded down, but what is there is not nothing."""
+    value = part * 100 // max(whole, 1)
+    return f"{value:,} %" if value or part <= 0 else "< 1 %"
+
+
 def count(value: int) -> str:
     return f"{value:,}"
 
@@ -147,6 +135,11 @@ def short(value: int) -> str:
 def amount(value: int, unit: str) -> str:
     """Of a budget, in its unit."""
     return usd(value) if unit == "usd" else f"{value:,} {unit}"
+
+
+def signed(value: int, unit: str) -> str:
+    """What is added to a budget."""
+    return amount(value, unit) if value < 0 else f"+{amount(value, unit)}"
 
 
 def when(at_ms: int | None) -> str:

@@ -21,6 +21,7 @@ def pages() -> list[tuple[str, str, Handler, Role]]:
         ("POST", "/budgets", budgets.create, Role.ADMIN),
         ("GET", "/budgets/{number:int}", budgets.shown, Role.VIEWER),
         ("POST", "/budgets/{number:int}", budgets.change, Role.ADMIN),
+        ("POST", "/budgets/{number:int}/raises", budgets.raise_limit, Role.ADMIN),
         ("POST", "/budgets/{number:int}/delete", budgets.delete, Role.ADMIN),
         ("GET", "/budgets/{number:int}/projection", budgets.projection, Role.VIEWER),
         ("GET", "/calls", calls.listed, Role.VIEWER),

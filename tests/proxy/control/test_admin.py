@@ -8,8 +8,8 @@ from msgspec.structs import replace
 
 from proxy.cli_explain import explain_call
 from proxy.config import Admin
+from proxy.control import readers
 from proxy.control.admin import admin_app
-from proxy.control.api import backend as backend_module
 from proxy.control.control import Control
 from tests.proxy.control.test_control import CLOCK, USD, Host, until
 
@@ -134,7 +134,8 @@ async def test_an_unreachable_ledger_is_said_and_metrics_go_on(host, monkeypatch
     def unreachable(url, *, read_only, **_):
         raise OSError("gone")
 
-    monkeypatch.setattr(backend_module, "open_engine", unreachable)
+    await control.parts.readers.close()
+    monkeypatch.setattr(readers, "open_engine", unreachable)
     assert (await get(control, "/admin/api/report", AUTHORIZED)).status_code == 503
     answer = await get(control, "/metrics")
     assert answer.status_code == 200

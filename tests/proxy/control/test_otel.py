@@ -163,7 +163,12 @@ def endpoint() -> Iterator[Endpoint]:
     server.server_close()
 
 
-async def test_otlp_over_http(endpoint: Endpoint) -> None:
+@pytest.mark.parametrize("sender", [otel.SENDER, "_of_another_release"])
+async def test_otlp_over_http(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, sender: str
+) -> None:
+    """With spans of our own encoding, and where the SDK's exporter takes none."""
+    monkeypatch.setattr(otel, "SENDER", sender)
     export = OtelExport(
         Telemetry(
             endpoint=f"http://127.0.0.1:{endpoint.server_port}/",

@@ -72,6 +72,13 @@ async def test_a_viewer_sees_the_figures_of_one_team_and_no_other(site):
         assert (await asked(site.viewer, "GET", f"/report?{query}"))[0] == 403
     (row,) = (await asked(site.viewer, "GET", "/report?key=ads-prod&by=total"))[1]
     assert row["calls"] == 0
+    for others, nobodys in (("key=ads-prod", "key=nope"), ("team=ads", "team=nope")):
+        answers = [  # a name says nothing about whether others have it
+            [await asked(site.viewer, "GET", f"{path}{query}") for path in ("/report?", "/calls?")]
+            for query in (others, nobodys)
+        ]
+        assert answers[0] == answers[1]
+    assert (await asked(site.admin, "GET", "/report?key=nope"))[0] == 400
     budgets = (await asked(site.viewer, "GET", "/budgets"))[1]["items"]
     assert {each["scope"] for each in budgets} == {"team/acme/search", "key/prod"}
     keys = (await asked(site.viewer, "GET", "/keys"))[1]["items"]

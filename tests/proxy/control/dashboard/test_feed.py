@@ -74,7 +74,8 @@ async def test_an_outage_is_an_event(scene, monkeypatch):
         raise OSError("gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr("proxy.control.api.backend.open_engine", unreachable)
+        patch.setattr("proxy.control.readers.open_engine", unreachable)
+        await scene.control.parts.readers.close()
         assert "event: outage" in await read(answer.body_iterator, "outage")
     assert "event: call" in await read(answer.body_iterator, "event: call")
     await answer.body_iterator.aclose()

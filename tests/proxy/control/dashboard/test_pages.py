@@ -48,6 +48,34 @@ async def test_every_page_is_escaped_and_has_its_headers(scene):
     assert "&lt;script" in (await browser.get("/refusals")).text
 
 
+async def test_words_do_not_run_into_each_other(scene):
+    """Template tags eat line ends."""
+    browser = await scene.admin()
+    call = (await browser.get(f"/calls/{scene.call_id}")).text
+    assert "reported. Priced with" in re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", call))
+    for path in [*PATHS, f"/calls/{scene.call_id}"]:
+        html = (await browser.get(path)).text.partition("<main")[2]
+        inline = re.sub(r"</?(a|b|strong|small|span|code)\b[^>]*>", "", html)
+        text = re.sub(r"<[^>]+>", " ", inline)
+        assert re.findall(r"\w*[a-z)%][.;,:](?=[A-Z])\w*|(?:more|less)than", text) == [], path
+
+
+async def test_parts_of_a_page_are_put_where_they_belong(scene):
+    """htmx hands attributes down: a budget's projection must not be swapped like the whole list."""
+    html = (await (await scene.admin()).get("/budgets")).text
+    section = re.search(r'<section[^>]*id="budgets"[^>]*>', html)[0]
+    assert 'hx-select="#budgets"' in section
+    assert 'hx-disinherit="*"' in section
+
+
+async def test_refused_calls_are_said_to_be_of_this_host_and_sorted_by_kind(scene):
+    html = (await (await scene.admin()).get("/refusals")).text
+    assert "of this host alone" in html
+    assert re.search(r"<h2>Money <small[^>]*>2</small></h2>", html)
+    one = (await (await scene.admin()).get("/refusals?code=budget_exceeded")).text
+    assert 'budget_exceeded" aria-current="true">Budget spent' in one
+
+
 async def test_the_total_is_that_of_report_and_api_to_the_nano_dollar(scene):
     browser = await scene.admin()
     html = (await browser.get("")).text
@@ -164,7 +192,8 @@ async def test_an_outage_is_said_and_no_page_fails(scene, monkeypatch):
     def unreachable(*_, **__):
         raise OSError("gone")
 
-    monkeypatch.setattr("proxy.control.api.backend.open_engine", unreachable)
+    monkeypatch.setattr("proxy.control.readers.open_engine", unreachable)
+    await scene.control.parts.readers.close()
     answer = await browser.get("")
     assert answer.status_code == 503
     assert "out of reach" in answer.text

@@ -8,6 +8,7 @@ from proxy.control.dashboard.render import (
     Templates,
     amount,
     nano,
+    percent,
     segment,
     short,
     usd,
@@ -36,6 +37,14 @@ def test_other_figures():
     assert [short(n) for n in (9_999, 12_345, 1_234_567, 2 * 10**9)] == [
         "9,999", "12.3 k", "1.2 M", "2.0 G",
     ]  # fmt: skip
+    assert [percent(n, 1000) for n in (0, 9, 10, 999, 2500)] == [
+        "0 %",
+        "< 1 %",
+        "1 %",
+        "99 %",
+        "250 %",
+    ]
+    assert percent(0, 0) == "0 %"
     assert amount(12_000, "tokens") == "12,000 tokens"
     assert nano("0.000000001") == 1
     assert when(0) == "1970-01-01 00:00:00"
