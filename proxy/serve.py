@@ -51,9 +51,6 @@ def serve(path: Path | None) -> int:
         # Before control's imports: the two take about equally long.
         workers = [spawn(listener) for _ in range(server.workers)]
         try:
-            from db.schema import migrate_apart  # noqa: PLC0415
-
-            migrate_apart(config.database.url)
             return uvloop.run(run(path, config, listener, admin_listener, workers))
         finally:
             for worker in workers:
