@@ -319,6 +319,7 @@ async def test_a_new_file_is_made_without_alembic(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "alembic", None)  # importing it fails
     engine = open_engine(f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
     await schema.ensure(engine)
+    assert await schema.current(engine) == schema.HEAD
     await engine.dispose()
 
 
@@ -334,4 +335,5 @@ async def test_two_who_make_a_new_file_at_once(tmp_path):
     engines = [open_engine(f"sqlite+aiosqlite:///{tmp_path}/ledger.db") for _ in range(2)]
     await asyncio.gather(*map(schema.ensure, engines))
     for engine in engines:
+        assert await schema.current(engine) == schema.HEAD
         await engine.dispose()
