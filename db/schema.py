@@ -4,17 +4,16 @@ Alembic is imported only when there is something to migrate: a start on a curren
 one row and compares the tables.
 """
 
-import asyncio
-import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, inspect, make_url, text
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from db.engine import open_engine, ping, reader
+from db import schema_script
+from db.engine import ping, reader
 from db.errors import DatabaseUnusable, SchemaMismatch
 from db.schema_diff import differences
 
@@ -52,42 +51,19 @@ async def check(engine: AsyncEngine) -> None:
 async def ensure(engine: AsyncEngine) -> None:
     """What a start needs: migrate when behind, then check. Raises SchemaMismatch."""
     revision = await current(engine)
+    if revision is None and await _create(engine):
+        revision = HEAD
     if revision is None or revision in REVISIONS[:-1]:
         await upgrade(engine)
     await check(engine)
 
 
-def migrate_apart(url: str) -> None:
-    """Make the tables of a new SQLite file in a child process: what migrating loads, a tenth of
-    control's memory, ends with it. To be called before there is a thread or a loop. What fails
-    there fails again, and is told, in `ensure`."""
-    if not _is_new_file(url):
-        return
-    child = os.fork()
-    if child == 0:
-        code = 1
-        with suppress(Exception):
-            asyncio.run(_ensure_new(url))
-            code = 0
-        os._exit(code)
-    os.waitpid(child, 0)
-
-
-def _is_new_file(url: str) -> bool:
-    with suppress(ArgumentError, ValueError, OSError):
-        parsed = make_url(url)
-        if parsed.get_backend_name() == "sqlite" and parsed.database:
-            path = Path(parsed.database)
-            return not path.exists() or path.stat().st_size == 0
-    return False
-
-
-async def _ensure_new(url: str) -> None:
-    engine = open_engine(url)
-    try:
-        await ensure(engine)
-    finally:
-        await engine.dispose()
+async def _create(engine: AsyncEngine) -> bool:
+    """Make the newest schema at once. False: that is for the migrations to do."""
+    if engine.dialect.name != "sqlite":
+        return False
+    async with _migrating(engine) as connection:
+        return await connection.run_sync(schema_script.create)
 
 
 def _current(connection: Connection) -> str | None:

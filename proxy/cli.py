@@ -18,8 +18,10 @@ import click
 from db.errors import reason
 from proxy import __version__
 from proxy.config import Config, ConfigError
+from proxy.heap import look_rarely
 
 DEBUG_VARIABLE = "TOLLKEEPER_DEBUG"
+GARBAGE = 50_000
 
 # name -> (module, what --help says); importing a module costs up to half a second
 COMMANDS = {
@@ -82,6 +84,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
+        look_rarely(GARBAGE)  # most of what a command makes is modules
         command = importlib.import_module(COMMANDS[cmd_name][0]).command
         assert isinstance(command, click.Command)
         return command

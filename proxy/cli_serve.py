@@ -33,9 +33,10 @@ def command(invocation: Invocation) -> None:
     _check_keys(config)
     if path is None:
         introduce(config, state_dir(os.environ))
+        config = invocation.load()  # with the key there is by now
     from proxy.serve import serve  # noqa: PLC0415 - not before it is known to be of use
 
-    sys.exit(serve(path))
+    sys.exit(serve(path, config))
 
 
 def _check_keys(config: Config) -> None:

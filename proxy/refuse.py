@@ -2,14 +2,14 @@
 make its SDK stop, or wait, exactly once."""
 
 import re
+from functools import cache
 
 from proxy.client import Headers
 from proxy.errors import Refusal
 from proxy.providers.base import Dialect, RefusalDialect
-from proxy.providers.registry import DIALECT_NAMES, dialect
+from proxy.providers.registry import dialect
 from proxy.request_head import RequestHead
 
-_DIALECTS = {name: dialect(name) for name in DIALECT_NAMES}
 RETRY_AFTER_S_MAX = 60  # SDKs sleep through whatever they are told
 # Clients that send again after any 429, whatever its headers say, but never after 402.
 _REPEATS_429 = re.compile(rb"\b(ai-sdk|langchain-google-genai)/")
@@ -41,10 +41,13 @@ def refusal_headers(refusal: Refusal, request_id: str, spoken: Dialect) -> Heade
 def guessed_dialect(head: RequestHead) -> Dialect:
     """The dialect to refuse in when no provider could be found."""
     if b"anthropic-version" in head.noted:
-        return _DIALECTS["anthropic"]
+        return _spoken("anthropic")
     if b"x-goog-api-key" in head.noted:
-        return _DIALECTS["gemini"]
-    return _DIALECTS["openai"]
+        return _spoken("gemini")
+    return _spoken("openai")
+
+
+_spoken = cache(dialect)
 
 
 def spent_status(spoken: Dialect, head: RequestHead) -> int:

@@ -18,12 +18,14 @@ from proxy import __version__
 from proxy.config import Config, ConfigError
 from proxy.config_loader import load
 from proxy.control.supervisor import Supervisor, WorkerProcess, spawn
-from proxy.heap import settle_heap
+from proxy.heap import loading, settle_heap
 from proxy.serve_log import configure_logging
 from proxy.upstream_origin import Proxies
 
 if TYPE_CHECKING:
+    from proxy.control.alerts.alerting import Alerting
     from proxy.control.control import Control
+    from proxy.server import Server
 
 log = logging.getLogger("tollkeeper")
 
@@ -33,13 +35,16 @@ LISTEN_STEP_S = 0.05
 SILENT_S = 15.0  # a worker sends its status each flush interval: one that does not hangs
 SILENT_INTERVALS = 4
 LEDGER_NICE = 15  # 3 % of a core that a worker would use all of
+SERVED_S_MAX = 5.0
+SERVED_STEP_S = 0.01
 GARBAGE = 50_000  # objects between two looks; those of a batch of rows are freed without one
 
 
-def serve(path: Path | None) -> int:
-    """Run until SIGTERM or Ctrl-C; the exit code. Raises ConfigError, JournalError, DatabaseError
-    and PricingError where it cannot start."""
-    config = load(path, os.environ)
+def serve(path: Path | None, config: Config) -> int:
+    """Run until SIGTERM or Ctrl-C; the exit code. `path` is where the configuration is from, to be
+    read again on SIGHUP. Raises ConfigError, JournalError, DatabaseError and PricingError where it
+    cannot start."""
+    loading()
     check_proxies(os.environ)
     check_middleware(config)
     configure_logging(config.log.level)
@@ -51,9 +56,6 @@ def serve(path: Path | None) -> int:
         # Before control's imports: the two take about equally long.
         workers = [spawn(listener) for _ in range(server.workers)]
         try:
-            from db.schema import migrate_apart  # noqa: PLC0415
-
-            migrate_apart(config.database.url)
             return uvloop.run(run(path, config, listener, admin_listener, workers))
         finally:
             for worker in workers:
@@ -111,11 +113,8 @@ async def run(
     """Start control, serve its port, keep the workers; end in good order, also where the start
     fails."""
     # These imports take as long as the workers' own start, which goes on meanwhile.
-    from proxy.control.admin import admin_app  # noqa: PLC0415
-    from proxy.control.alerts.alerting import Alerting  # noqa: PLC0415
     from proxy.control.clock import SYSTEM_CLOCK  # noqa: PLC0415
     from proxy.control.control import Control  # noqa: PLC0415
-    from proxy.server import Server  # noqa: PLC0415
 
     began = time.monotonic()
     loop = asyncio.get_running_loop()
@@ -127,26 +126,66 @@ async def run(
     supervisor = Supervisor(control.connect, listener, silent_s=silent_s)
     await supervisor.start(workers)
     reloading = asyncio.create_task(_reload_on_sighup(control, path))
-    admin = Server(admin_app(control, _explain), keep_alive_s=75, header_bytes_max=64 * 1024)
-    alerting: Alerting | None = None
+    extras = _Extras(control, admin_listener)
     try:
         await control.start()
-        alerting = Alerting(control)
-        alerting.start()
-        await admin.start([admin_listener])
         log.info("ready", extra=_ready(config, control, began))
+        await _until_served(control, stop)
+        await extras.start()
         settle_heap(GARBAGE)
         code = await _until_stopped(stop, control)
     finally:
         reloading.cancel()
         supervisor.stopping()
-        if alerting is not None:
-            await alerting.close()
+        await extras.close_alerts()
         await control.stop()
         await supervisor.stop()
-        await admin.stop()
+        await extras.close_admin()
     log.info("stopped")
     return code
+
+
+async def _until_served(control: "Control", stop: asyncio.Event) -> None:
+    """Until the workers serve, or a stop: what calls do not need can wait, but not for ever."""
+    patience = time.monotonic() + SERVED_S_MAX
+    while not (control.in_force or stop.is_set() or time.monotonic() > patience):  # noqa: ASYNC110
+        await asyncio.sleep(SERVED_STEP_S)
+
+
+class _Extras:
+    """What no call needs, started once the workers serve: alerts and the admin port."""
+
+    def __init__(self, control: "Control", listener: socket.socket) -> None:
+        self._control = control
+        self._listener = listener
+        self._alerting: Alerting | None = None
+        self._admin: Server | None = None
+
+    async def start(self) -> None:
+        """They are loaded in a thread, so that no lease waits for it."""
+        alerting, app, server = await asyncio.to_thread(_load_extras)
+        self._alerting = alerting(self._control)
+        self._alerting.start()
+        self._admin = server(
+            app(self._control, _explain), keep_alive_s=75, header_bytes_max=64 * 1024
+        )
+        await self._admin.start([self._listener])
+
+    async def close_alerts(self) -> None:
+        if self._alerting is not None:
+            await self._alerting.close()
+
+    async def close_admin(self) -> None:
+        if self._admin is not None:
+            await self._admin.stop()
+
+
+def _load_extras() -> tuple[Any, Any, Any]:
+    from proxy.control.admin import admin_app  # noqa: PLC0415
+    from proxy.control.alerts.alerting import Alerting  # noqa: PLC0415
+    from proxy.server import Server  # noqa: PLC0415
+
+    return Alerting, admin_app, Server
 
 
 def _ready(config: Config, control: "Control", began: float) -> dict[str, object]:

@@ -5,7 +5,6 @@ snapshot has come. When control asks it to drain, or is gone, it stops accepting
 is in flight, closes its journal and exits.
 """
 
-import argparse
 import asyncio
 import logging
 import os
@@ -15,8 +14,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-
-import uvloop
 
 from db.journal import JournalError, JournalWriter
 from db.journal_files import SystemCalls
@@ -295,18 +292,3 @@ async def run(control: socket.socket, listener: socket.socket) -> None:
     server.close_listeners()
     await worker.finish()
     await server.stop()
-
-
-def main() -> None:
-    """`python -m proxy.worker`: started by control, which passes both sockets."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--listen-fd", type=int, required=True, help="shared by all workers")
-    parser.add_argument("--control-fd", type=int, required=True, help="a connection to control")
-    options = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; control decides
-    listener = socket.socket(fileno=options.listen_fd)
-    uvloop.run(run(socket.socket(fileno=options.control_fd), listener))
-
-
-if __name__ == "__main__":
-    main()

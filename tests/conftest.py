@@ -1,9 +1,21 @@
-"""How hard hypothesis searches: `HYPOTHESIS_PROFILE=deep` searches for long, `ci` (the default
-where CI is set) tries the same examples every time."""
+"""How the whole suite runs.
+
+`HYPOTHESIS_PROFILE=deep` searches for long, `ci` (the default where CI is set) tries the same
+examples every time.
+"""
 
 import os
+import sys
 
 from hypothesis import settings
+
+from proxy.heap import look_rarely
+
+# Hundreds of processes are started: none should have to compile what another has compiled.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+# A process with all tests and SDKs loaded has a million objects, and little garbage with cycles.
+look_rarely(50_000)
 
 # A slow machine is no failure, so there is no deadline per example.
 settings.register_profile("fast", deadline=None)

@@ -46,7 +46,7 @@ def spawn(listener: socket.socket) -> WorkerProcess:
     with theirs:
         process = subprocess.Popen(  # noqa: S603 - our own module
             [
-                *(sys.executable, "-m", "proxy.worker"),
+                *(sys.executable, "-m", "proxy.worker_process"),
                 *("--listen-fd", str(listener.fileno()), "--control-fd", str(theirs.fileno())),
             ],
             pass_fds=(listener.fileno(), theirs.fileno()),

@@ -1,73 +1,62 @@
-"""The dialects and the hosts by name: a provider's file is listed here, and nowhere else.
+"""The dialects and the hosts by name: a provider's file is listed here, and nowhere else. It is
+loaded when the first provider that speaks it is set up: most deployments have two or three.
 
-A dialect that contradicts its own route table stops the start.
+A dialect that contradicts its own route table is not set up.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from importlib import import_module
+from typing import cast
 
-from proxy.providers import (
-    anthropic,
-    azure,
-    bedrock,
-    cohere,
-    gemini,
-    groq,
-    mistral,
-    ollama,
-    openai,
-    openrouter,
-    perplexity,
-    together,
-    vertex,
-    voyage,
-    writer,
-    xai,
-)
 from proxy.providers.base import Dialect
+from proxy.providers.host import Host
 from proxy.providers.hosts import COMPATIBLE_HOSTS
 
-_DIALECTS: dict[str, Callable[[str], Dialect]] = {
-    "anthropic": anthropic.Anthropic,
-    "azure": azure.Azure,
-    "bedrock": bedrock.Bedrock,
-    "cohere": cohere.Cohere,
-    "gemini": gemini.Gemini,
-    "groq": groq.Groq,
-    "mistral": mistral.Mistral,
-    "ollama": ollama.Ollama,
-    "openai": openai.OpenAI,
-    "openrouter": openrouter.OpenRouter,
-    "perplexity": perplexity.Perplexity,
-    "together": together.Together,
-    "vertex": vertex.Vertex,
-    "voyage": voyage.Voyage,
-    "writer": writer.Writer,
-    "xai": xai.XAI,
+_DIALECTS = {  # file: class in it
+    "anthropic": "Anthropic",
+    "azure": "Azure",
+    "bedrock": "Bedrock",
+    "cohere": "Cohere",
+    "gemini": "Gemini",
+    "groq": "Groq",
+    "mistral": "Mistral",
+    "ollama": "Ollama",
+    "openai": "OpenAI",
+    "openrouter": "OpenRouter",
+    "perplexity": "Perplexity",
+    "together": "Together",
+    "vertex": "Vertex",
+    "voyage": "Voyage",
+    "writer": "Writer",
+    "xai": "XAI",
 }
+_PLACED = {"bedrock", "vertex"}  # addressed by their region, not by a name
 DIALECT_NAMES = tuple(sorted(_DIALECTS))
 
-HOSTS = {
-    host.name: host
-    for host in sorted(
-        (
-            anthropic.HOST,
-            azure.HOST,
-            cohere.HOST,
-            gemini.HOST,
-            groq.HOST,
-            mistral.HOST,
-            ollama.HOST,
-            openai.HOST,
-            openrouter.HOST,
-            perplexity.HOST,
-            together.HOST,
-            voyage.HOST,
-            writer.HOST,
-            xai.HOST,
-            *COMPATIBLE_HOSTS,
-        )
-    )
-}
+
+class _Hosts(Mapping[str, Host]):
+    """Sorted by name; the row of a provider with a file of its own is loaded with it."""
+
+    def __init__(self) -> None:
+        self._compatible = {host.name: host for host in COMPATIBLE_HOSTS}
+        self._names = sorted({*self._compatible, *DIALECT_NAMES} - _PLACED)
+
+    def __getitem__(self, name: str) -> Host:
+        if name in self._compatible:
+            return self._compatible[name]
+        if name not in self._names:
+            raise KeyError(name)
+        return cast(Host, import_module(f"proxy.providers.{name}").HOST)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+HOSTS: Mapping[str, Host] = _Hosts()
 
 
 def dialect(name: str, clamp_field: str = "", models: Mapping[str, str] | None = None) -> Dialect:
@@ -75,9 +64,18 @@ def dialect(name: str, clamp_field: str = "", models: Mapping[str, str] | None =
 
     Raises KeyError for an unknown name (see DIALECT_NAMES).
     """
-    if name == bedrock.Bedrock.name:
-        return bedrock.Bedrock(clamp_field, models)
-    return _DIALECTS[name](clamp_field)
+    make = _loaded(name)
+    return make(clamp_field, models) if name == "bedrock" else make(clamp_field)
+
+
+@cache
+def _loaded(name: str) -> Callable[..., Dialect]:
+    class_name = _DIALECTS[name]
+    make = cast(
+        Callable[..., Dialect], getattr(import_module(f"proxy.providers.{name}"), class_name)
+    )
+    check(make(""))
+    return make
 
 
 def check(candidate: Dialect) -> None:
@@ -90,7 +88,3 @@ def check(candidate: Dialect) -> None:
         route_of_unknown = candidate.route(method, "/not/in/the/table")
         assert route_of_unknown is not None
         assert route_of_unknown.kind == "unmetered"
-
-
-for _name in DIALECT_NAMES:
-    check(dialect(_name))

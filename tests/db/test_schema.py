@@ -1,8 +1,10 @@
 """Migrations up and down, and the live schema against the models."""
 
+import asyncio
 import re
-import subprocess
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,6 @@ from db.models import Base, CostAdjustment, CostAnalytics, Epoch, Revision, Usag
 from db.schema_diff import differences
 from db.schema_live import live_tables, partitions
 from tests.factories import a_row, a_stored_key, a_stored_price, insert_rows, roll_up
-from tests.source_code import ROOT
 
 
 @pytest.fixture
@@ -293,20 +294,46 @@ async def test_message_lists_five_problems_and_counts_the_rest():
     assert len(mismatch.problems) == 7
 
 
-def test_a_new_file_is_migrated_in_a_process_of_its_own(tmp_path: Path) -> None:
-    url = f"sqlite+aiosqlite:///{tmp_path}/ledger.db"
-    code = (
-        "import asyncio, sys; from db import schema; from db.engine import open_engine;"
-        f"schema.migrate_apart({url!r}); schema.migrate_apart({url!r});"
-        f"asyncio.run(schema.check(open_engine({url!r}))); assert 'alembic' not in sys.modules;"
-        f"schema.migrate_apart('sqlite+aiosqlite:///{tmp_path}/none/ledger.db')"
+# --- the script of a new SQLite file --------------------------------------------------------
+
+
+def objects_and_rows(path: Path) -> tuple[dict[str, str], dict[str, list[object]]]:
+    """Names and definitions, spaces aside, and what is in the tables."""
+    with closing(sqlite3.connect(path)) as db:
+        found = db.execute("SELECT type, name, sql FROM sqlite_schema").fetchall()
+        objects = {f"{kind} {name}": " ".join((sql or "").split()) for kind, name, sql in found}
+        tables = [name for kind, name, _ in found if kind == "table"]
+        return objects, {name: db.execute(f"SELECT * FROM {name}").fetchall() for name in tables}
+
+
+async def test_a_new_file_gets_what_the_migrations_make(tmp_path, migrated_sqlite):
+    engine = open_engine(f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
+    await schema.ensure(engine)
+    await engine.dispose()
+    assert objects_and_rows(tmp_path / "ledger.db") == objects_and_rows(migrated_sqlite), (
+        "`python -m db.schema_script` writes db/migrations/head.sql again"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+async def test_a_new_file_is_made_without_alembic(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "alembic", None)  # importing it fails
+    engine = open_engine(f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
+    await schema.ensure(engine)
+    assert await schema.current(engine) == schema.HEAD
+    await engine.dispose()
+
+
+async def test_a_file_with_other_tables_is_migrated(tmp_path):
+    engine = open_engine(f"sqlite+aiosqlite:///{tmp_path}/ledger.db")
+    await execute(engine, "CREATE TABLE theirs (id INTEGER)")
+    await schema.ensure(engine)
+    await engine.dispose()
+    assert "table theirs" in objects_and_rows(tmp_path / "ledger.db")[0]
+
+
+async def test_two_who_make_a_new_file_at_once(tmp_path):
+    engines = [open_engine(f"sqlite+aiosqlite:///{tmp_path}/ledger.db") for _ in range(2)]
+    await asyncio.gather(*map(schema.ensure, engines))
+    for engine in engines:
+        assert await schema.current(engine) == schema.HEAD
+        await engine.dispose()

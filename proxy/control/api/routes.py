@@ -1,6 +1,7 @@
 """The table as Starlette's routes."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import msgspec
 from starlette.requests import Request
@@ -10,7 +11,6 @@ from starlette.routing import BaseRoute, Route
 from proxy.control.api.backend import Backend
 from proxy.control.api.decoding import JSON, decode
 from proxy.control.api.failures import answer_of
-from proxy.control.api.openapi import document
 from proxy.control.api.table import PREFIX, Caller, Endpoint
 from proxy.control.identity import Role
 
@@ -40,14 +40,18 @@ def caller_of(backend: Backend, request: Request, role: Role) -> Caller:
 
 
 def _document(backend: Backend, endpoints: Sequence[Endpoint]) -> Route:
-    encoded = msgspec.json.encode(document(endpoints))
+    @cache
+    def encoded() -> bytes:  # when somebody asks: it takes longer than all else of the API
+        from proxy.control.api.openapi import document  # noqa: PLC0415
+
+        return msgspec.json.encode(document(endpoints))
 
     async def openapi(request: Request) -> Response:
         try:
             caller_of(backend, request, Role.VIEWER)
         except Exception as exc:
             return answer_of(exc)
-        return Response(encoded, media_type=JSON)
+        return Response(encoded(), media_type=JSON)
 
     return Route(DOCUMENT, openapi, methods=["GET"])
 
