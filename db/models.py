@@ -12,6 +12,7 @@ from db.models_audit import AuditEntry
 from db.models_catalog import (
     ApiKey,
     Budget,
+    CustomerBudget,
     KeyBudget,
     Organization,
     OrganizationBudget,
@@ -58,6 +59,7 @@ __all__ = [
     "CostAdjustment",
     "CostAnalytics",
     "CostValidation",
+    "CustomerBudget",
     "Epoch",
     "JournalOffset",
     "KeyBudget",

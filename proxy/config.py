@@ -193,6 +193,14 @@ class OnExhausted(Struct, forbid_unknown_fields=True, frozen=True):
     downgrade: dict[str, str] = {}  # glob of the model asked for -> the model it gets
 
 
+class Customers(Struct, forbid_unknown_fields=True, frozen=True):
+    """How a budget of `each: customer` treats the customers it meets."""
+
+    tracked_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    beyond: Literal["refuse", "share"] = "refuse"
+    required: bool = False  # a call must name its customer
+
+
 class Budget(Struct, forbid_unknown_fields=True, frozen=True):
     # organization/ORG, team/ORG/TEAM, project/ORG/TEAM/PROJECT, user/ORG/USER, key/KEY
     scope: str
@@ -200,6 +208,8 @@ class Budget(Struct, forbid_unknown_fields=True, frozen=True):
     limit_usd: str | float | int | None = None  # exact decimal text once loaded
     limit_tokens: Limit | None = None
     limit_requests: Limit | None = None
+    each: Literal["", "customer"] = ""  # every customer has a budget of its own like this one
+    customers: Customers = Customers()
     timezone: str = "UTC"
     week_start: Weekday = "monday"
     month_day: Annotated[int, Meta(ge=1, le=31)] = 1  # beyond a month's end: its last day

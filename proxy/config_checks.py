@@ -11,7 +11,16 @@ from zoneinfo import ZoneInfo
 
 from pricing.keys import is_price_key
 from pricing.money import NANO_PER_USD
-from proxy.config import MODEL_NAME, Budget, Config, Key, Overlay, Provider, expires_at_ms
+from proxy.config import (
+    MODEL_NAME,
+    Budget,
+    Config,
+    Customers,
+    Key,
+    Overlay,
+    Provider,
+    expires_at_ms,
+)
 from proxy.config_admin import check_admin
 from proxy.config_alerts import check_alerts
 from proxy.config_clouds import check_cloud
@@ -216,6 +225,7 @@ def _check_budgets(config: Config, problems: Problems) -> None:
         if budget.scope not in known:
             problems.add_check(f"{path}.scope", _unknown_scope(budget.scope, known))
         _check_limit(path, budget, problems)
+        _check_customers(path, budget, problems)
         for model in budget.on_exhausted.downgrade.values():
             if not re.match(MODEL_NAME, model):
                 at = f"{path}.on_exhausted.downgrade"
@@ -248,6 +258,18 @@ def _check_limit(path: str, budget: Budget, problems: Problems) -> None:
             problems.add_check(f"{path}.limit_usd", "is finer than 0.000000001 USD")
 
 
+def _check_customers(path: str, budget: Budget, problems: Problems) -> None:
+    if not budget.each:
+        if budget.customers != Customers():
+            problems.add_check(f"{path}.customers", "is for a budget of `each: customer`")
+        return
+    if budget.period == "request":
+        problems.add_check(f"{path}.each", "a cap per request is the same for every customer")
+    for name in ("alert_at", "alert_exhaustion_h"):
+        if getattr(budget, name):
+            problems.add_check(f"{path}.{name}", "a budget of `each: customer` has no alerts")
+
+
 def _check_timezone(path: str, name: str, problems: Problems) -> None:
     try:
         ZoneInfo(name)
@@ -259,7 +281,7 @@ def _identity(budget: Budget) -> object:
     unit = [name for name in ("limit_usd", "limit_tokens") if getattr(budget, name) is not None]
     anchors = (budget.timezone, budget.week_start, budget.month_day)
     filters = (tuple(sorted(budget.models)), tuple(sorted(budget.providers)))
-    return budget.scope, tuple(unit), budget.period, anchors, filters
+    return budget.scope, tuple(unit), budget.period, anchors, filters, budget.each
 
 
 def _decimal(text: str, at_least: int | None = None) -> Decimal | None:

@@ -12,6 +12,7 @@ from db.partitions import make_ahead
 from proxy.config import Journal
 from proxy.control.opening import Parts
 from proxy.control.session import Session
+from proxy.wire import Ask, Meet
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,18 @@ async def show_life(parts: Parts, now_ms: int) -> None:
         log.warning("this clock and the database's are %d ms apart", skew_ms)
     for epoch_id in await parts.ledger.mark_lost(HOST_TIMEOUT_MS):
         log.warning("epoch %d is lost: its host has not been seen", epoch_id)
+
+
+def take_question(parts: Parts, session: Session, ask: Ask | Meet) -> None:
+    if isinstance(ask, Meet):
+        parts.customers.on_ask(session.send, ask)
+    else:
+        parts.objects.on_ask(session.send, ask)
+
+
+async def keep_house(parts: Parts, now_ms: int) -> None:
+    await parts.objects.housekeeping(now_ms)
+    await parts.customers.housekeeping(now_ms)
 
 
 async def make_partitions(parts: Parts, now_ms: int) -> None:

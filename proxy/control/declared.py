@@ -80,5 +80,18 @@ def declared_budget(budget: Budget) -> DeclaredBudget:
             "downgrade": [list(pair) for pair in budget.on_exhausted.downgrade.items()],
             "alert_at": budget.alert_at,
             "alert_exhaustion_h": budget.alert_exhaustion_h,
+            **_template(budget),
         },
     )
+
+
+def _template(budget: Budget) -> dict[str, object]:
+    """The options of a budget that every customer has one like."""
+    if not budget.each:
+        return {}
+    return {
+        "each": budget.each,
+        "customers_max": budget.customers.tracked_max,
+        "beyond": budget.customers.beyond,
+        "customer_required": budget.customers.required,
+    }

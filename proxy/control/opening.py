@@ -19,6 +19,7 @@ from db.transactions import Transactions, open_transactions
 from db.writer import Flush, Writer
 from proxy.config import Config, Middleware
 from proxy.control import host
+from proxy.control.customers import Customers
 from proxy.control.declared import declared
 from proxy.control.leases import Leases
 from proxy.control.objects import Objects
@@ -43,8 +44,15 @@ class Parts:
     leases: Leases
     recovery: Recovery
     objects: Objects
+    customers: Customers
     epoch_id: int
     welcome: Welcome
+
+    def fail(self) -> None:
+        """The ledger is out of reach: whoever waits for it is told."""
+        self.leases.set_outage(True)
+        self.objects.fail()
+        self.customers.fail()
 
     async def close(self) -> None:
         self.writer.close()
@@ -170,7 +178,17 @@ async def _open(
     await recovery.find()
     welcome = _welcome(config, epoch_id, host_id, boot_id)
     return Parts(
-        lock, threads, transactions, ledger, writer, leases, recovery, objects, epoch_id, welcome
+        lock,
+        threads,
+        transactions,
+        ledger,
+        writer,
+        leases,
+        recovery,
+        objects,
+        Customers(transactions, leases, now_ms),
+        epoch_id,
+        welcome,
     )
 
 
