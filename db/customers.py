@@ -72,6 +72,12 @@ def meet(connection: Connection, asked: Collection[Asked], now_ms: int) -> Met:
     return Met({each: known[each] for each in asked if each in known}, beyond)
 
 
+def find_customers(connection: Connection, asked: Collection[Asked]) -> dict[Asked, BudgetRow]:
+    """Those of them that there are."""
+    templates = _templates(connection, {template_id for template_id, _ in asked})
+    return _load(connection, templates, _named(asked))
+
+
 def load_customers(connection: Connection, ids: Sequence[int]) -> list[BudgetRow]:
     """Those of these budgets that are live, with the limits in force."""
     templates = _templates(connection, None) if ids else {}

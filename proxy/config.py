@@ -3,6 +3,7 @@
 `docs/configuration.md` explains each key; a test keeps the two together.
 """
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, time
 from decimal import Decimal
 from typing import Annotated, Literal
@@ -225,6 +226,18 @@ class Budget(Struct, forbid_unknown_fields=True, frozen=True):
     on_exhausted: OnExhausted = OnExhausted()
     alert_at: list[Annotated[float, Meta(gt=0, le=1000)]] = []  # per cent of the limit
     alert_exhaustion_h: list[Annotated[float, Meta(gt=0, le=8760)]] = []  # before it is expected
+
+    def customer_problems(self) -> Iterator[tuple[str, str]]:
+        """What cannot be said of a budget for each customer, as (key, why)."""
+        if not self.each:
+            if self.customers != Customers():
+                yield "customers", "is for a budget of `each: customer`"
+            return
+        if self.period == "request":
+            yield "each", "a cap per request is the same for every customer"
+        for name in ("alert_at", "alert_exhaustion_h"):
+            if getattr(self, name):
+                yield name, "a budget of `each: customer` has no alerts"
 
     def unit_and_limit(self) -> tuple[str, int]:
         """("usd", nano-USD), ("tokens", n) or ("requests", n). A loaded budget has exactly one."""

@@ -15,7 +15,6 @@ from proxy.config import (
     MODEL_NAME,
     Budget,
     Config,
-    Customers,
     Key,
     Overlay,
     Provider,
@@ -225,7 +224,8 @@ def _check_budgets(config: Config, problems: Problems) -> None:
         if budget.scope not in known:
             problems.add_check(f"{path}.scope", _unknown_scope(budget.scope, known))
         _check_limit(path, budget, problems)
-        _check_customers(path, budget, problems)
+        for name, message in budget.customer_problems():
+            problems.add_check(f"{path}.{name}", message)
         for model in budget.on_exhausted.downgrade.values():
             if not re.match(MODEL_NAME, model):
                 at = f"{path}.on_exhausted.downgrade"
@@ -256,18 +256,6 @@ def _check_limit(path: str, budget: Budget, problems: Problems) -> None:
             problems.add_check(f"{path}.limit_usd", "expected an amount from 0 up to 9 billion")
         elif usd * NANO_PER_USD % 1:
             problems.add_check(f"{path}.limit_usd", "is finer than 0.000000001 USD")
-
-
-def _check_customers(path: str, budget: Budget, problems: Problems) -> None:
-    if not budget.each:
-        if budget.customers != Customers():
-            problems.add_check(f"{path}.customers", "is for a budget of `each: customer`")
-        return
-    if budget.period == "request":
-        problems.add_check(f"{path}.each", "a cap per request is the same for every customer")
-    for name in ("alert_at", "alert_exhaustion_h"):
-        if getattr(budget, name):
-            problems.add_check(f"{path}.{name}", "a budget of `each: customer` has no alerts")
 
 
 def _check_timezone(path: str, name: str, problems: Problems) -> None:

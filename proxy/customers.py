@@ -97,7 +97,7 @@ def check_customer(call: "Call", index: BudgetIndex) -> None:
             continue
         if not principal.customer:
             if template.customer_required:
-                raise _unnamed(template)
+                raise unnamed(template)
         elif index.customer(template, principal.customer) is None:
             _check_unmet(call, template)
 
@@ -115,7 +115,8 @@ def _check_unmet(call: "Call", template: BudgetEntry) -> None:
         )
 
 
-def _unnamed(template: BudgetEntry) -> Refusal:
+def unnamed(template: BudgetEntry) -> Refusal:
+    """Of a call that has to name its customer."""
     return Refusal(
         "customer_required",
         f"Calls of {template.scope} must name the customer they are for in {HEADER}.",

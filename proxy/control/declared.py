@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 
 from db.catalog_types import Declared, DeclaredBudget, DeclaredKey
-from proxy.config import WEEKDAYS, Budget, Config, Key, expires_at_ms
+from proxy.config import WEEKDAYS, Budget, Config, Customers, Key, expires_at_ms
 
 HINT_CHARS = 4
 
@@ -89,9 +89,12 @@ def _template(budget: Budget) -> dict[str, object]:
     """The options of a budget that every customer has one like."""
     if not budget.each:
         return {}
+    return {"each": budget.each, **customer_options(budget.customers)}
+
+
+def customer_options(customers: Customers) -> dict[str, object]:
     return {
-        "each": budget.each,
-        "customers_max": budget.customers.tracked_max,
-        "beyond": budget.customers.beyond,
-        "customer_required": budget.customers.required,
+        "customers_max": customers.tracked_max,
+        "beyond": customers.beyond,
+        "customer_required": customers.required,
     }
