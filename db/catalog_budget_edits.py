@@ -3,13 +3,23 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, select
 
 from db.alert_configs import sync_alert_configs
-from db.catalog_budgets import SCOPES, find_owner, identity_of, set_limit, store_budget
+from db.catalog_budgets import (
+    CUSTOMER,
+    SCOPES,
+    bury_budgets,
+    find_owner,
+    identity_of,
+    set_limit,
+    set_options,
+    store_budget,
+)
 from db.catalog_types import DeclaredBudget
-from db.errors import AlreadyThere, FromConfig, NotKnown
-from db.models import Budget
+from db.customers import scope_of_customer
+from db.errors import AlreadyThere, FromConfig, FromTemplate, NotKnown
+from db.models import Budget, CustomerBudget
 
 
 def budget_state(connection: Connection, budget_id: int) -> dict[str, Any] | None:
@@ -30,12 +40,24 @@ def budget_state(connection: Connection, budget_id: int) -> dict[str, Any] | Non
 
 def scope_of(connection: Connection, budget_id: int, kind: str) -> str:
     """The path of what it hangs on; "" once that is deleted."""
+    if kind == CUSTOMER:
+        return _scope_of_made(connection, budget_id)
     scope = SCOPES[kind]
     joined: Any = scope.joined.__table__
     owner = select(joined.c[scope.owner]).where(joined.c.budget_id == budget_id).scalar_subquery()
     first = next(iter(scope.alive.selected_columns))
     row = connection.execute(scope.alive.where(first == owner)).first()
     return "" if row is None else "/".join((kind, *row[1:]))
+
+
+def _scope_of_made(connection: Connection, budget_id: int) -> str:
+    made = connection.execute(
+        select(CustomerBudget.customer, Budget.id, Budget.scope_kind)
+        .join(Budget, Budget.id == CustomerBudget.template_id)
+        .where(CustomerBudget.budget_id == budget_id)
+    ).one()
+    scope = scope_of(connection, made.id, made.scope_kind)
+    return scope_of_customer(scope, made.customer) if scope else ""
 
 
 def sources(connection: Connection) -> dict[int, str]:
@@ -75,15 +97,14 @@ def change_budget(
         set_limit(connection, budget_id, limit)
     if options:
         merged = {**row.options, **options}
-        connection.execute(update(Budget).where(Budget.id == budget_id).values(options=merged))
+        set_options(connection, budget_id, merged)
         sync_alert_configs(connection)
 
 
 def delete_budget(connection: Connection, budget_id: int, now_ms: int) -> None:
     """Calls in flight settle as ever. Raises NotKnown, FromConfig."""
     _own(connection, budget_id)
-    gone = update(Budget).where(Budget.id == budget_id).values(tombstoned_at_ms=now_ms)
-    connection.execute(gone)
+    bury_budgets(connection, [budget_id], now_ms)
     sync_alert_configs(connection)
 
 
@@ -92,6 +113,8 @@ def _own(connection: Connection, budget_id: int) -> Any:
     row = connection.execute(query.with_for_update(key_share=True)).first()
     if row is None or row.tombstoned_at_ms is not None:
         raise NotKnown(f"no budget has the id {budget_id}")
+    if row.scope_kind == CUSTOMER:
+        raise FromTemplate(f"budget {budget_id} was made from a template: change that")
     if row.source == "config":
         raise FromConfig(f"budget {budget_id} is declared in the configuration: change it there")
     return row

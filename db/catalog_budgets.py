@@ -1,10 +1,10 @@
 """Budgets as rows: the scope each hangs on, and what makes two of them the same."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, case, insert, select, update
+from sqlalchemy import Connection, case, insert, or_, select, update
 
 from db.catalog_types import BudgetRow, DeclaredBudget
 from db.errors import CatalogError
@@ -12,6 +12,7 @@ from db.models import (
     ApiKey,
     Base,
     Budget,
+    CustomerBudget,
     KeyBudget,
     Organization,
     OrganizationBudget,
@@ -28,6 +29,8 @@ from db.raises import amount_in_force
 
 IDENTITY_CHARS_MAX = 512
 ROW_OPTIONS = BudgetRow._fields[BudgetRow._fields.index("clamp") :]
+OF_TEMPLATES = frozenset({"each", "customers_max", "beyond", "customer_required"})  # options
+CUSTOMER = "customer"  # the kind of the budgets that are made from templates
 
 
 class Scope(NamedTuple):
@@ -72,8 +75,13 @@ def identity_of(budget: DeclaredBudget) -> str:
         f"d{budget.month_day}",
         f"models={','.join(sorted(budget.models))}",
         f"providers={','.join(sorted(budget.providers))}",
+        *(f"each={each}" for each in (budget.options.get("each"),) if each),
     )
-    identity = "|".join(parts)
+    return shortened("|".join(parts))
+
+
+def shortened(identity: str) -> str:
+    """As long as the column is; still nobody else's."""
     if len(identity) <= IDENTITY_CHARS_MAX:
         return identity
     digest = hashlib.sha256(identity.encode()).hexdigest()
@@ -84,7 +92,12 @@ def sync_budgets(connection: Connection, declared: Iterable[DeclaredBudget], now
     """Make the declared budgets the live ones of source `config`. True: something changed."""
     owners = {kind: _paths(connection, kind) for kind in SCOPES}
     # In the order in which LEASE locks them, so that the two never wait for each other in a circle.
-    everything = select(Budget.__table__).order_by(Budget.id).with_for_update(key_share=True)
+    everything = (
+        select(Budget.__table__)
+        .where(Budget.scope_kind != CUSTOMER)
+        .order_by(Budget.id)
+        .with_for_update(key_share=True)
+    )
     rows = {row.identity: row for row in connection.execute(everything)}
     seen: set[str] = set()
     changed = False
@@ -107,49 +120,90 @@ def sync_budgets(connection: Connection, declared: Iterable[DeclaredBudget], now
         if identity not in seen and row.source == "config" and row.tombstoned_at_ms is None
     ]
     if gone:
-        tombstone = update(Budget).where(Budget.id.in_(gone)).values(tombstoned_at_ms=now_ms)
-        connection.execute(tombstone)
+        bury_budgets(connection, gone, now_ms)
     return changed or bool(gone)
 
 
-def load_budgets(connection: Connection) -> list[BudgetRow]:
-    """The live budgets on live scopes, by id, with the limits in force."""
-    out: list[BudgetRow] = []
-    for kind, scope in SCOPES.items():
-        paths = {owner_id: path for path, owner_id in _paths(connection, kind).items()}
-        joined: Any = scope.joined.__table__
-        query = (
-            select(
-                Budget.__table__,
-                joined.c[scope.owner].label("owner_id"),
-                amount_in_force(connection).label("raised"),
-            )
-            .join(joined, joined.c.budget_id == Budget.id)
-            .where(Budget.tombstoned_at_ms.is_(None))
-        )
-        out.extend(
-            _budget_row(row, paths[row.owner_id])
-            for row in connection.execute(query)
-            if row.owner_id in paths
-        )
-    return sorted(out)
-
-
-def set_limit(connection: Connection, budget_id: int, limit: int) -> None:
-    """Change a limit. What was committed above a lowered one stays, and may only shrink."""
-    connection.execute(update(Budget).where(Budget.id == budget_id).values(limit_value=limit))
-    granted = Window.committed - Window.overage
-    kept = case((granted > limit + Window.extra, granted), else_=0)
+def bury_budgets(connection: Connection, ids: Collection[int], now_ms: int) -> None:
+    """Tombstone budgets, and what was made from them."""
+    made = select(CustomerBudget.budget_id).where(CustomerBudget.template_id.in_(ids))
     connection.execute(
-        update(Window).where(Window.budget_id == budget_id).values(lowered_from=kept)
+        update(Budget)
+        .where(or_(Budget.id.in_(ids), Budget.id.in_(made)), Budget.tombstoned_at_ms.is_(None))
+        .values(tombstoned_at_ms=now_ms)
     )
 
 
-def _paths(connection: Connection, kind: str) -> dict[str, int]:
-    return {
-        "/".join((kind, *names)): owner_id
-        for owner_id, *names in connection.execute(SCOPES[kind].alive)
-    }
+def load_budgets(connection: Connection) -> list[BudgetRow]:
+    """The live budgets on live scopes, by id, with the limits in force. Of a template the template
+    alone: what was made from it is in `customers`."""
+    return sorted(row for kind in SCOPES for row in _load(connection, kind))
+
+
+def load_some(connection: Connection, ids: Collection[int]) -> list[BudgetRow]:
+    """Those of a few budgets that `load_budgets` would return."""
+    query = select(Budget.scope_kind).where(Budget.id.in_(ids), Budget.scope_kind != CUSTOMER)
+    kinds = set(connection.execute(query).scalars())
+    return sorted(row for kind in kinds for row in _load(connection, kind, ids))
+
+
+def _load(connection: Connection, kind: str, ids: Collection[int] | None = None) -> list[BudgetRow]:
+    scope = SCOPES[kind]
+    joined: Any = scope.joined.__table__
+    query = (
+        select(
+            Budget.__table__,
+            joined.c[scope.owner].label("owner_id"),
+            amount_in_force(connection).label("raised"),
+        )
+        .join(joined, joined.c.budget_id == Budget.id)
+        .where(Budget.tombstoned_at_ms.is_(None))
+    )
+    if ids is not None:
+        query = query.where(Budget.id.in_(ids))
+    rows = connection.execute(query).all()
+    owners = None if ids is None else {row.owner_id for row in rows}
+    paths = {owner_id: path for path, owner_id in _paths(connection, kind, owners).items()}
+    return [budget_row(row, paths[row.owner_id]) for row in rows if row.owner_id in paths]
+
+
+def set_limit(connection: Connection, budget_id: int, limit: int) -> None:
+    """Change a limit, and those of budgets made from this one. What was committed above a lowered
+    one stays, and may only shrink."""
+    ids = _with_made(connection, budget_id)
+    connection.execute(update(Budget).where(Budget.id.in_(ids)).values(limit_value=limit))
+    granted = Window.committed - Window.overage
+    kept = case((granted > limit + Window.extra, granted), else_=0)
+    connection.execute(update(Window).where(Window.budget_id.in_(ids)).values(lowered_from=kept))
+
+
+def set_options(connection: Connection, budget_id: int, options: dict[str, Any]) -> None:
+    """Change the options of a budget, and of those made from it."""
+    connection.execute(update(Budget).where(Budget.id == budget_id).values(options=options))
+    made = _with_made(connection, budget_id)
+    follow = update(Budget).where(Budget.id.in_(made), Budget.id != budget_id)
+    connection.execute(follow.values(options=options_of_customer(options)))
+
+
+def options_of_customer(options: dict[str, Any]) -> dict[str, Any]:
+    """Those of a budget that is made from a template with `options`."""
+    return {name: value for name, value in options.items() if name not in OF_TEMPLATES}
+
+
+def _with_made(connection: Connection, budget_id: int) -> Any:
+    """A budget's id and those of what was made from it, these locked in the order of LEASE."""
+    made = select(CustomerBudget.budget_id).where(CustomerBudget.template_id == budget_id)
+    lock = select(Budget.id).where(Budget.id.in_(made)).order_by(Budget.id)
+    connection.execute(lock.with_for_update(key_share=True)).all()
+    return made.union_all(select(Budget.id).where(Budget.id == budget_id))
+
+
+def _paths(connection: Connection, kind: str, ids: Collection[int] | None = None) -> dict[str, int]:
+    """Of all owners that are alive, or of some."""
+    query = SCOPES[kind].alive
+    if ids is not None:
+        query = query.where(next(iter(query.selected_columns)).in_(ids))
+    return {"/".join((kind, *names)): owner_id for owner_id, *names in connection.execute(query)}
 
 
 def _unknown_scope(scope: str) -> str:
@@ -208,6 +262,8 @@ def store_budget(
     changed = any(getattr(row, name) != value for name, value in values.items())
     if changed:
         connection.execute(update(Budget).where(Budget.id == row.id).values(values))
+        if row.options != values["options"]:
+            set_options(connection, row.id, dict(budget.options))
     if row.limit_value != budget.limit:
         set_limit(connection, row.id, budget.limit)
         changed = True
@@ -220,7 +276,7 @@ def store_budget(
     return changed or moved.rowcount > 0
 
 
-def _budget_row(row: Any, scope: str) -> BudgetRow:
+def budget_row(row: Any, scope: str, template: int = 0, customer: str = "") -> BudgetRow:
     options = {name: row.options[name] for name in ROW_OPTIONS if name in row.options}
     if not options.get("enforce", True):
         options["clamp"] = False  # it changes no request
@@ -238,5 +294,7 @@ def _budget_row(row: Any, scope: str) -> BudgetRow:
         tuple(row.models),
         tuple(row.providers),
         raised=int(row.raised),
+        template=template,
+        customer=customer,
         **options,
     )

@@ -93,6 +93,12 @@ class BudgetRow(NamedTuple):
     enforce: bool = True
     downgrade: tuple[tuple[str, str], ...] = ()  # (glob of models, the model in their stead)
     raised: int = 0  # the part of the limit that is temporary
+    each: str = ""  # "customer": a template, every customer has a budget of its own like this
+    customers_max: int = 0  # of a template: how many customers have one
+    beyond: str = ""  # and what happens to further ones: refuse | share
+    customer_required: bool = False
+    template: int = 0  # the budget that a customer's was made from,
+    customer: str = ""  # and the customer; "*": all those beyond `customers_max`
 
 
 class CreatedKey(NamedTuple):

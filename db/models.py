@@ -12,6 +12,7 @@ from db.models_audit import AuditEntry
 from db.models_catalog import (
     ApiKey,
     Budget,
+    CustomerBudget,
     KeyBudget,
     Organization,
     OrganizationBudget,
@@ -61,6 +62,7 @@ __all__ = [
     "CostAnalytics",
     "CostDay",
     "CostValidation",
+    "CustomerBudget",
     "Epoch",
     "FoldedDay",
     "JournalOffset",

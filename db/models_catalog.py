@@ -13,7 +13,7 @@ from db.model_base import row_id as _id
 class Declared:
     """Who made a row, and when it was deleted."""
 
-    source: Mapped[str] = mapped_column(String(16))  # config | cli | api | header (users)
+    source: Mapped[str] = mapped_column(String(16))  # config|cli|api|header|template
     created_at_ms: Mapped[int] = mapped_column(BigInteger)
     tombstoned_at_ms: Mapped[int | None] = mapped_column(BigInteger)
 
@@ -116,6 +116,17 @@ class KeyBudget(Base):
     __tablename__ = "ai_key_budgets"
     budget_id: Mapped[int] = _ref("ai_budgets.id", primary_key=True)
     key_id: Mapped[int] = _ref("ai_api_keys.id")
+
+
+class CustomerBudget(Base):
+    """The budget of one end customer, made from a template: a budget on another scope that says
+    so in its options. The customer's own limit and options are the template's, always."""
+
+    __tablename__ = "ai_customer_budgets"
+    __table_args__ = (UniqueConstraint("template_id", "customer"),)
+    budget_id: Mapped[int] = _ref("ai_budgets.id", primary_key=True)
+    template_id: Mapped[int] = _ref("ai_budgets.id")
+    customer: Mapped[str] = mapped_column(String(128))  # "*": all beyond those tracked
 
 
 class Revision(Base):

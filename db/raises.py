@@ -67,9 +67,10 @@ def add_raise(
         raise CatalogError("a raise ends after it has begun, and in the future")
     if span.amount == 0:
         raise CatalogError("a raise by nothing changes nothing")
-    limit = connection.execute(
-        select(Budget.limit_value).where(Budget.id == budget_id).with_for_update(key_share=True)
-    ).scalar_one()
+    query = select(Budget.limit_value, Budget.options).where(Budget.id == budget_id)
+    limit, options = connection.execute(query.with_for_update(key_share=True)).one()
+    if options.get("each"):
+        raise CatalogError("a budget for each customer has no raises: change its limit")
     others = spans(connection, [budget_id]).get(budget_id, [])
     low, high = extremes([*others, span], max(span.from_ms, now_ms))
     if low < 0:

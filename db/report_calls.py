@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.catalog_budgets import load_budgets
 from db.catalog_types import BudgetRow
+from db.customers import load_customers
 from db.journal_records import (
     FLAG_CEILING_VIOLATION,
     FLAG_CLAMPED,
@@ -89,15 +90,18 @@ def _charges(connection: Connection, row: Any) -> list[Charge]:
         "tokens": row.charged_tokens,
         "requests": row.charged_requests,
     }
-    budgets = {budget.id: budget for budget in load_budgets(connection)}
     query = (
         select(Window.budget_id, Window.starts_at)
         .join(ChargeSetWindow, ChargeSetWindow.window_id == Window.id)
         .where(ChargeSetWindow.charge_set_id == row.charge_set_id)
         .order_by(Window.budget_id)
     )
+    windows = connection.execute(query).all()
+    budgets = {budget.id: budget for budget in load_budgets(connection)}
+    others = [row.budget_id for row in windows if row.budget_id not in budgets]
+    budgets |= {budget.id: budget for budget in load_customers(connection, others)}
     found = []
-    for budget_id, starts_at in connection.execute(query):
+    for budget_id, starts_at in windows:
         budget = budgets.get(budget_id)
         amount = amounts[budget.unit] if budget is not None else row.cost_nano
         found.append(Charge(budget, budget_id, starts_at, amount))

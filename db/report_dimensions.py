@@ -14,9 +14,11 @@ from db.paths import PATHS
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 TAG = "tag:"
+CUSTOMER = "customer"
+CUSTOMER_TAG = "tollkeeper.customer"  # where a row keeps the end customer its call named
 TIMES = ("hour", "day", "month")
 PLAIN = ("provider", "model", "route", "ending")
-DIMENSIONS = (*PATHS, *PLAIN, *TIMES, "price_version")
+DIMENSIONS = (*PATHS, CUSTOMER, *PLAIN, *TIMES, "price_version")
 IN_ROLLUPS = frozenset((*PATHS, "provider", "model", *TIMES))
 IN_DAYS = IN_ROLLUPS - {"hour"}
 IDS_PER_QUERY = 1_000
@@ -82,6 +84,8 @@ def expression(source: Source, dimension: str) -> ColumnElement[Any]:
         return source.time // literal_column(str(length_ms // source.unit_ms), Integer)
     if dimension == "price_version":
         return PriceVersion.__table__.c.version
+    if dimension == CUSTOMER:
+        return expression(source, TAG + CUSTOMER_TAG)
     if dimension.startswith(TAG):
         tag: ColumnElement[Any] = source.table.c.tags[dimension.removeprefix(TAG)].as_string()
         return tag

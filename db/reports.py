@@ -5,7 +5,7 @@ is one snapshot however long it takes, and blocks nobody.
 """
 
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ from db.models import (
     User,
     Window,
 )
-from db.report_dimensions import ROWS, TOKENS
+from db.report_dimensions import CUSTOMER_TAG, ROWS, TOKENS
 from db.report_filters import Filters, parse_time_range
 from db.report_sums import GROUP_FIELDS, USD_FIELDS, conditions, grouped
 from db.retention import require_rows
@@ -142,6 +142,8 @@ def call_of(row: Any) -> dict[str, Any]:
         "duration_ms": row.duration_ms,
         "client_retry": row.client_retry,
     }
+    if CUSTOMER_TAG in call["tags"]:
+        call["customer"] = call["tags"][CUSTOMER_TAG]
     if row.flags & FLAG_WOULD_REFUSE:
         call["would_refuse"] = True
     if row.provider_cost_nano is not None:
@@ -182,10 +184,14 @@ class BudgetStatus(NamedTuple):
 
 
 async def budget_status(
-    connection: AsyncConnection, starts_at: Callable[[BudgetRow], int | None]
+    connection: AsyncConnection,
+    starts_at: Callable[[BudgetRow], int | None],
+    budgets: Sequence[BudgetRow] | None = None,
 ) -> list[BudgetStatus]:
-    """Every live budget. `starts_at` computes the start of its current window."""
-    budgets = await connection.run_sync(load_budgets)
+    """These budgets, or every live one; of a template nothing is spent but by what was made from
+    it, which is not among them. `starts_at` computes the start of a budget's current window."""
+    if budgets is None:
+        budgets = await connection.run_sync(load_budgets)
     starts = {budget.id: starts_at(budget) for budget in budgets}
     wanted = {start for start in starts.values() if start is not None}
     spent = func.coalesce(func.sum(Lease.spent), 0)

@@ -14,6 +14,7 @@ from pricing.price import Price
 from proxy.budget_refusals import cost_cap_refusal, refusal
 from proxy.budgets import Budgets
 from proxy.call import Call
+from proxy.customers import check_customer
 from proxy.downgrade import Downgrade, cheaper
 from proxy.errors import Refusal
 from proxy.holds import Bounds, HeldCall, HoldResult
@@ -51,6 +52,9 @@ class Terms(NamedTuple):
 
 async def admit(call: Call, budgets: Budgets, learned: Learned, now_s: float) -> None:
     """Hold what the call may need in every budget it belongs to, or refuse it."""
+    if budgets.index.templated:
+        assert call.arrival is not None
+        call.unmet = await budgets.meet(call.arrival.principal)
     terms = find_terms(call, budgets)
     assert call.facts is not None
     size = call.facts.size
@@ -99,6 +103,8 @@ async def attempt(
     call: Call, terms: Terms, budgets: Budgets, learned: Learned, now_s: float
 ) -> HoldResult:
     """Plan, clamp and hold. Raises Refusal for what no waiting can change."""
+    if budgets.index.templated:
+        check_customer(call, budgets.index)
     bounds, plan = find_plan(call, terms, budgets, learned, now_s)
     assert call.own is not None
     own_cap = call.own.max_cost_nano
@@ -123,11 +129,8 @@ def find_terms(call: Call, budgets: Budgets) -> Terms:
     assert arrival is not None
     assert facts is not None
     terms = arrival.terms(facts.model)
-    if terms is None:
-        model = facts.model
-        applicable = budgets.for_call(arrival.principal, arrival.provider.name, model)
-        terms = Terms.of(quoted(call, model), applicable)
-        arrival.keep(model, terms)
+    if terms is None or budgets.index.templated:
+        terms = terms_of(call, facts.model, budgets, terms)
     if facts.fallbacks:
         terms = with_fallbacks(call, facts, terms)
     if facts.parts:
@@ -135,6 +138,18 @@ def find_terms(call: Call, budgets: Budgets) -> Terms:
     if facts.tool_models:
         terms = with_tools(facts, terms, lambda model: quoted(call, model))
     call.price = terms.price
+    return terms
+
+
+def terms_of(call: Call, model: str, budgets: Budgets, known: Terms | None) -> Terms:
+    """Those that are known, unless budgets of a customer were learned or forgotten since."""
+    arrival = call.arrival
+    assert arrival is not None
+    applicable = budgets.for_call(arrival.principal, arrival.provider.name, model)
+    if known is not None and known.applicable is applicable:
+        return known
+    terms = Terms.of(quoted(call, model), applicable)
+    arrival.keep(model, terms)
     return terms
 
 

@@ -71,8 +71,10 @@ def busy_refusal(budget: BudgetEntry, result: HoldResult) -> Refusal:
 
 
 def _figures(budget: BudgetEntry, spent: int, held: int, needed: int) -> dict[str, object]:
+    customer = {"customer": budget.customer} if budget.customer else {}
     return {
         "scope": budget.scope,
+        **customer,
         "period": budget.period,
         "unit": budget.unit,
         "limit": number(budget, budget.limit),

@@ -10,12 +10,13 @@ from collections.abc import Callable
 
 from db.journal_files import JournalFull
 from db.journal_records import Hold, Settle, Window
+from proxy.customers import NONE_UNMET, Introductions, Unmet
 from proxy.holds import Bounds, HeldCall, HoldJournal, HoldResult
 from proxy.line import CallLater, Line
-from proxy.scopes import BudgetIndex, Principal
+from proxy.scopes import SHARED, BudgetIndex, Principal
 from proxy.slices import Slice, WindowClock
 from proxy.windows import current_window
-from proxy.wire import BudgetEntry, Message, Settings, Slices, Snapshot, Status
+from proxy.wire import BudgetEntry, Message, Met, Settings, Slices, Snapshot, Status
 
 SWEEP_TICKS = 600  # flush intervals between two looks for windows of the past
 KEPT_S = 3600.0  # a window of the past is kept this long after its last use
@@ -38,7 +39,8 @@ class Budgets:
         self._now_s = now_s
         self._monotonic = monotonic
         self._settings = Settings()
-        self._index = BudgetIndex(())
+        self.index = BudgetIndex(())
+        self._introductions = Introductions(send, self._learn)
         self._clocks: dict[int, WindowClock] = {}  # by budget; none for `period: request`
         self._slices: dict[Window, Slice] = {}
         self._active: list[Slice] = []
@@ -56,23 +58,41 @@ class Budgets:
         former, self._clocks = self._clocks, {}
         recalled = set(former)
         for entry in snapshot.budgets:
-            if entry.period == "request":
+            if entry.period == "request" or entry.each:
                 continue
             self._clocks[entry.id] = WindowClock(entry)
             if entry.id in former and entry.limit >= former[entry.id].entry.limit:
                 recalled.discard(entry.id)
-        self._index, self._settings = index, snapshot.settings
+        self.index, self._settings = index, snapshot.settings
         for slice_ in self._slices.values():
             slice_.follow(self._entry(slice_.window))
         self._line.give_back(s for s in self._slices.values() if s.window[0] in recalled)
 
     def for_call(self, principal: Principal, provider: str, model: str) -> tuple[BudgetEntry, ...]:
         """Every budget a call is charged to, caps per request included."""
-        return self._index.match(principal, provider, model)
+        return self.index.match(principal, provider, model)
 
     def of(self, principal: Principal) -> tuple[BudgetEntry, ...]:
         """Every budget on a caller's scopes, the widest first."""
-        return self._index.of(principal)
+        return self.index.of(principal)
+
+    async def meet(self, principal: Principal) -> Unmet:
+        """Learn the budgets of the caller's customer; what there is none for."""
+        templates = self.index.unmet(principal) if principal.customer else ()
+        if not templates:
+            return NONE_UNMET
+        return await self._introductions.meet(principal.customer, templates)
+
+    def _learn(self, customer: str, entries: tuple[BudgetEntry, ...]) -> None:
+        forgotten = self.index.learn(customer, entries)
+        for entry in forgotten:
+            if entry.customer != SHARED:
+                clock = self._clocks.pop(entry.id)
+                if clock.slice is not None:
+                    clock.slice.follow(None)  # what is free there goes back
+        for entry in entries:
+            if entry.id not in self._clocks:
+                self._clocks[entry.id] = WindowClock(entry)
 
     def look(self, budget: BudgetEntry, now_s: float) -> Slice | None:
         """The current window of a budget; of one that this worker knows nothing of, control is
@@ -119,6 +139,8 @@ class Budgets:
         for entry in applicable:
             clock = self._clocks.get(entry.id)
             if clock is None:
+                if entry.customer and entry.enforce:  # forgotten a moment ago
+                    return None
                 continue
             slice_ = clock.slice
             if slice_ is None or not clock.starts_at <= now_s < clock.ends_at:
@@ -239,8 +261,13 @@ class Budgets:
             self._sweep()
         return Status(entries)
 
+    def on_met(self, met: Met) -> None:
+        """The budgets of a customer."""
+        self._introductions.on_met(met)
+
     def control_gone(self) -> None:
         """Nothing is admitted any more; what is held is settled as ever (protocol section 6)."""
+        self._introductions.control_gone()
         self._gone, self._refusal = True, HoldResult("outage")
         self._line.end_all(self._refusal)
 
@@ -274,6 +301,8 @@ class Budgets:
         """The slice of a budget's window at `now_s`."""
         if clock.slice is None or not clock.starts_at <= now_s < clock.ends_at:
             clock.slice = self._slice(clock.roll(now_s), clock.ends_at)
+            if clock.slice is not None and clock.slice.retired:  # its customer was forgotten
+                clock.slice.follow(clock.entry)
         return clock.slice
 
     def _slice(self, window: Window, ends_at: int) -> Slice | None:

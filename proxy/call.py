@@ -9,6 +9,7 @@ reply: metering problems become a flagged row.
 
 import asyncio
 import time
+from collections.abc import Mapping
 
 from pricing.calculator import Ceiling
 from pricing.price import Price
@@ -16,6 +17,7 @@ from proxy import ids
 from proxy.arrival import Arrival
 from proxy.auth import credentials, without_key
 from proxy.client import AsgiClient
+from proxy.customers import NONE_UNMET
 from proxy.errors import Refusal
 from proxy.forward import ReplyHead
 from proxy.holds import Bounds, HeldCall
@@ -76,6 +78,7 @@ class Call:
         "status",
         "task",
         "trace",
+        "unmet",
     )
 
     def __init__(
@@ -113,6 +116,7 @@ class Call:
         self.facts: Facts | None = None
         self.body = b""
         # money
+        self.unmet: Mapping[int, str] = NONE_UNMET  # see `customers`
         self.price: Price | None = None
         self.bounds: Bounds | None = None
         self.hold: Ceiling | None = None  # what the row names as its hold
@@ -225,7 +229,8 @@ def authenticate(call: Call, now_s: float) -> None:
             "provider_not_allowed", f"The key '{key.name}' may not use '{provider.name}'."
         )
     own = call.own = own_headers(call.head)
-    call.principal = Principal.of(key, own.user, own.project, call.state.projects)
+    projects = call.state.projects
+    call.principal = Principal.of(key, own.user, own.project, projects, own.customer)
 
 
 def check_metered(call: Call) -> None:

@@ -10,8 +10,10 @@ from sqlalchemy import Connection
 from db.audit import record
 from db.catalog import load_budgets
 from db.catalog_types import BudgetRow
+from db.customers import count_customers
 from db.engine import reader
 from db.ledger import close_epoch
+from db.report_customers import customer_status
 from db.report_leases import LeaseStatus, unfinished_leases
 from db.reports import BudgetStatus, budget_status
 from proxy import cli_explain, cli_raises
@@ -25,6 +27,7 @@ COLUMNS = (
     "scope",
     "unit",
     "period",
+    "customers",
     "limit",
     "raised",
     "spent",
@@ -44,26 +47,65 @@ def command() -> None:
 
 
 @command.command(name="list")
+@click.option(
+    "--customers",
+    metavar="SCOPE",
+    help="Those of its customers, where a budget on SCOPE is one for each: who spent most first.",
+)
+@click.option("--top", default=20, show_default=True, help="As many of them of each budget.")
 @format_option
 @pass_invocation
-def list_(invocation: Invocation, output: str) -> None:
+def list_(invocation: Invocation, customers: str | None, top: int, output: str) -> None:
     """Every budget and its current window.
 
     `leased` is set aside for calls in flight and workers; `remaining` is limit less spent;
-    `would_refuse` counts the calls that a budget that is not enforced would have refused.
+    `would_refuse` counts the calls that a budget that is not enforced would have refused. A budget
+    for each customer has none of these, but a number of `customers` that it tracks.
     """
-    now_s = time.time()
-    statuses = asyncio.run(_statuses(invocation.load(), now_s))
-    print_rows((_row(status, now_s) for status in statuses), COLUMNS, output, empty="no budgets")
+    now_s, config = time.time(), invocation.load()
+    if customers is None:
+        statuses, counts = asyncio.run(_statuses(config, now_s))
+    else:
+        statuses, counts = asyncio.run(_customers(config, customers, top, now_s)), {}
+    rows = (_row(status, counts.get(status.budget.id, 0), now_s) for status in statuses)
+    empty = "no budgets" if customers is None else "no customers"
+    print_rows(rows, COLUMNS, output, empty=empty)
 
 
-async def _statuses(config: Config, now_s: float) -> list[BudgetStatus]:
+async def _statuses(config: Config, now_s: float) -> tuple[list[BudgetStatus], dict[int, int]]:
     async with opened(config) as engine, reader(engine).connect() as connection:
-        return await budget_status(connection, lambda budget: starts_at(budget, now_s))
+        statuses = await budget_status(connection, lambda budget: starts_at(budget, now_s))
+        return statuses, await connection.run_sync(count_customers)
 
 
-def _row(status: BudgetStatus, now_s: float) -> Row:
+async def _customers(config: Config, scope: str, top: int, now_s: float) -> list[BudgetStatus]:
+    async with opened(config) as engine, reader(engine).connect() as connection:
+        budgets = await connection.run_sync(load_budgets)
+        templates = [budget for budget in budgets if budget.each and budget.scope == scope]
+        if not templates:
+            raise Failure(f"no budget on {scope!r} is one for each customer")
+        found = []
+        for template in templates:
+            found += await customer_status(
+                connection, template, lambda budget: starts_at(budget, now_s), top
+            )
+        return found
+
+
+def _row(status: BudgetStatus, customers: int, now_s: float) -> Row:
     budget = status.budget
+    if budget.each:
+        return {
+            "scope": budget.scope,
+            "unit": budget.unit,
+            "period": budget.period,
+            "customers": customers,
+            "limit": figure(budget.unit, status.limit),
+            "resets_at": resets_at(budget, now_s),
+            "enforced": budget.enforce,
+            "models": list(budget.models),
+            "providers": list(budget.providers),
+        }
     return {
         "scope": budget.scope,
         "unit": budget.unit,

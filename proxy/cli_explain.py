@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from db import catalog
 from db.engine import reader
 from db.report_leases import LeaseStatus, unfinished_leases
-from db.reports import BudgetStatus, budget_status
+from db.reports import BudgetStatus
 from pricing.book import PriceBook
 from pricing.money import usd_from_nano
 from pricing.price import Price
@@ -24,12 +24,13 @@ from proxy.cli_tables import open_book
 from proxy.config import Config
 from proxy.control.api import explain as api
 from proxy.control.api.failures import ApiError
-from proxy.control.figures import figure, starts_at
+from proxy.control.figures import figure
+from proxy.customers import unnamed
 from proxy.errors import Refusal
 from proxy.explain import Standing, Verdict, explain, items, needs
 from proxy.providers import registry
 from proxy.providers.base import Dialect, Facts
-from proxy.scopes import BudgetIndex, Principal
+from proxy.scopes import BudgetIndex, Principal, applies
 from proxy.state import price_names
 from proxy.wire import BudgetEntry, KeyEntry
 
@@ -54,6 +55,7 @@ class Asked(NamedTuple):
 @click.option("--path", help="Path of the call [default: guessed from the body].")
 @click.option("--model", help="Model, where the body names none (Gemini).")
 @click.option("--user", default="", help="As in x-tollkeeper-user.")
+@click.option("--customer", default="", help="As in x-tollkeeper-customer.")
 @format_option
 @pass_invocation
 def command(
@@ -64,6 +66,7 @@ def command(
     path: str | None,
     model: str | None,
     user: str,
+    customer: str,
     output: str,
 ) -> None:
     """Would this call pass, be clamped, wait or be refused? By which budget, and for how much?
@@ -74,9 +77,10 @@ def command(
     body = request.read(REQUEST_BYTES_MAX + 1)
     if len(body) > REQUEST_BYTES_MAX:
         raise Failure(f"{request.name}: larger than {REQUEST_BYTES_MAX >> 20} MB")
-    key, statuses, leases = asyncio.run(_ledger(config, key_name))
+    key, statuses, leases = asyncio.run(_ledger(config, key_name, customer))
+    wanted = (provider, path, model, body)
     try:
-        word, rows = _explained(config, key, statuses, leases, user, (provider, path, model, body))
+        word, rows = _explained(config, key, statuses, leases, (user, customer), wanted)
     except Refusal as exc:
         raise Failure(f"refused: {exc.code}: {exc.message}", 1) from exc
     print_rows(rows, COLUMNS, output)
@@ -91,7 +95,7 @@ def explain_call(
     wanted = (asked.provider or None, asked.path or None, asked.model or None, body)
     key, statuses, leases = standing.key, standing.statuses, standing.leases
     try:
-        word, rows = _explained(config, key, statuses, leases, asked.user, wanted)
+        word, rows = _explained(config, key, statuses, leases, (asked.user, asked.customer), wanted)
     except Refusal as exc:
         return api.Explanation(refused=True, code=exc.code, message=exc.message, lines=[])
     except Failure as exc:
@@ -105,11 +109,12 @@ def _explained(
     key: KeyEntry,
     statuses: Sequence[BudgetStatus],
     leases: Sequence[LeaseStatus],
-    user: str,
+    named: tuple[str, str],  # user and customer
     call: tuple[str | None, str | None, str | None, bytes],
 ) -> tuple[str, list[Row]]:
     """The verdict in a word, and why. Raises Failure and Refusal."""
-    principal = Principal.of(key, user, "", {})
+    user, customer = named
+    principal = Principal.of(key, user, "", {}, customer)
     asked = _asked(config, principal, *call)
     standings = _standings(statuses, leases, asked)
     verdict = explain(asked.facts, asked.price, standings, asked.quote)
@@ -117,12 +122,12 @@ def _explained(
 
 
 async def _ledger(
-    config: Config, key_name: str
+    config: Config, key_name: str, customer: str
 ) -> tuple[KeyEntry, list[BudgetStatus], list[LeaseStatus]]:
     now_s = time.time()
     async with opened(config) as engine, reader(engine).connect() as connection:
         key = await _key(connection, key_name, now_s)
-        statuses = await budget_status(connection, lambda budget: starts_at(budget, now_s))
+        statuses = await api.statuses_for(connection, customer, now_s)
         return key, statuses, await connection.run_sync(unfinished_leases)
 
 
@@ -227,7 +232,11 @@ def _standings(
     """The budgets that apply to the call."""
     by_id = {status.budget.id: status for status in statuses}
     index = BudgetIndex(BudgetEntry(*status.budget) for status in statuses)
-    entries = index.match(asked.principal, asked.provider, asked.facts.model)
+    provider, model = asked.provider, asked.facts.model
+    for template in () if asked.principal.customer else index.templates_of(asked.principal):
+        if template.customer_required and template.enforce and applies(template, provider, model):
+            raise unnamed(template)
+    entries = index.match(asked.principal, provider, model)
     return [_standing(entry, by_id[entry.id], leases) for entry in entries]
 
 

@@ -70,8 +70,8 @@ _WHERE_ANY = {
     "--by",
     metavar="DIMENSIONS",
     help="[default: team] `call`, `total`, or dimensions separated by commas: organization, team, "
-    "project, user, key, provider, model, route, ending, hour, day, month, price_version, "
-    "tag:NAME.",
+    "project, user, key, customer, provider, model, route, ending, hour, day, month, "
+    "price_version, tag:NAME.",
 )
 @click.option("--since", help="Date, timestamp, or a span back from now such as 7d.")
 @click.option("--until", help="Date (to its end), timestamp or span.")

@@ -3,6 +3,7 @@
 `docs/configuration.md` explains each key; a test keeps the two together.
 """
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, time
 from decimal import Decimal
 from typing import Annotated, Literal
@@ -193,6 +194,14 @@ class OnExhausted(Struct, forbid_unknown_fields=True, frozen=True):
     downgrade: dict[str, str] = {}  # glob of the model asked for -> the model it gets
 
 
+class Customers(Struct, forbid_unknown_fields=True, frozen=True):
+    """How a budget of `each: customer` treats the customers it meets."""
+
+    tracked_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    beyond: Literal["refuse", "share"] = "refuse"
+    required: bool = False  # a call must name its customer
+
+
 class Budget(Struct, forbid_unknown_fields=True, frozen=True):
     # organization/ORG, team/ORG/TEAM, project/ORG/TEAM/PROJECT, user/ORG/USER, key/KEY
     scope: str
@@ -200,6 +209,8 @@ class Budget(Struct, forbid_unknown_fields=True, frozen=True):
     limit_usd: str | float | int | None = None  # exact decimal text once loaded
     limit_tokens: Limit | None = None
     limit_requests: Limit | None = None
+    each: Literal["", "customer"] = ""  # every customer has a budget of its own like this one
+    customers: Customers = Customers()
     timezone: str = "UTC"
     week_start: Weekday = "monday"
     month_day: Annotated[int, Meta(ge=1, le=31)] = 1  # beyond a month's end: its last day
@@ -215,6 +226,18 @@ class Budget(Struct, forbid_unknown_fields=True, frozen=True):
     on_exhausted: OnExhausted = OnExhausted()
     alert_at: list[Annotated[float, Meta(gt=0, le=1000)]] = []  # per cent of the limit
     alert_exhaustion_h: list[Annotated[float, Meta(gt=0, le=8760)]] = []  # before it is expected
+
+    def customer_problems(self) -> Iterator[tuple[str, str]]:
+        """What cannot be said of a budget for each customer, as (key, why)."""
+        if not self.each:
+            if self.customers != Customers():
+                yield "customers", "is for a budget of `each: customer`"
+            return
+        if self.period == "request":
+            yield "each", "a cap per request is the same for every customer"
+        for name in ("alert_at", "alert_exhaustion_h"):
+            if getattr(self, name):
+                yield name, "a budget of `each: customer` has no alerts"
 
     def unit_and_limit(self) -> tuple[str, int]:
         """("usd", nano-USD), ("tokens", n) or ("requests", n). A loaded budget has exactly one."""

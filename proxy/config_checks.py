@@ -11,7 +11,15 @@ from zoneinfo import ZoneInfo
 
 from pricing.keys import is_price_key
 from pricing.money import NANO_PER_USD
-from proxy.config import MODEL_NAME, Budget, Config, Key, Overlay, Provider, expires_at_ms
+from proxy.config import (
+    MODEL_NAME,
+    Budget,
+    Config,
+    Key,
+    Overlay,
+    Provider,
+    expires_at_ms,
+)
 from proxy.config_admin import check_admin
 from proxy.config_alerts import check_alerts
 from proxy.config_clouds import check_cloud
@@ -216,6 +224,8 @@ def _check_budgets(config: Config, problems: Problems) -> None:
         if budget.scope not in known:
             problems.add_check(f"{path}.scope", _unknown_scope(budget.scope, known))
         _check_limit(path, budget, problems)
+        for name, message in budget.customer_problems():
+            problems.add_check(f"{path}.{name}", message)
         for model in budget.on_exhausted.downgrade.values():
             if not re.match(MODEL_NAME, model):
                 at = f"{path}.on_exhausted.downgrade"
@@ -259,7 +269,7 @@ def _identity(budget: Budget) -> object:
     unit = [name for name in ("limit_usd", "limit_tokens") if getattr(budget, name) is not None]
     anchors = (budget.timezone, budget.week_start, budget.month_day)
     filters = (tuple(sorted(budget.models)), tuple(sorted(budget.providers)))
-    return budget.scope, tuple(unit), budget.period, anchors, filters
+    return budget.scope, tuple(unit), budget.period, anchors, filters, budget.each
 
 
 def _decimal(text: str, at_least: int | None = None) -> Decimal | None:

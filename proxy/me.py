@@ -44,12 +44,13 @@ def _caller(client: AsgiClient, state: State, now_s: float) -> Principal:
     head = RequestHead(client.headers)
     key = state.keyring.authenticate(credentials(head, client.query), now_s)
     own = own_headers(head)
-    return Principal.of(key, own.user, own.project, state.projects)
+    return Principal.of(key, own.user, own.project, state.projects, own.customer)
 
 
 async def about(principal: Principal, budgets: Budgets, now_s: float) -> dict[str, Any]:
     """Key, scopes and budgets; figures of budgets as exact USD in text, or counts."""
     key = principal.key
+    await budgets.meet(principal)
     entries = budgets.of(principal)
     slices = {entry.id: budgets.look(entry, now_s) for entry in entries}
     await _known([slice_ for slice_ in slices.values() if slice_ is not None])
@@ -59,6 +60,7 @@ async def about(principal: Principal, budgets: Budgets, now_s: float) -> dict[st
         "team": key.team,
         "project": principal.project or None,
         "user": principal.user or None,
+        "customer": principal.customer or None,
         "expires_at": _time(key.expires_at) if key.expires_at else None,
         "models": list(key.models),
         "providers": list(key.providers),
@@ -88,8 +90,10 @@ def _standing(entry: BudgetEntry, slice_: Slice | None) -> dict[str, Any]:
             spent = slice_.spent
             known["spent"] = number(entry, spent)
             known["remaining"] = number(entry, max(limit - spent, 0))
+    customer = {"customer": entry.customer} if entry.customer else {}
     return {
         "scope": entry.scope,
+        **customer,
         "period": entry.period,
         "unit": entry.unit,
         "models": list(entry.models),

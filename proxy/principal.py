@@ -11,6 +11,7 @@ from proxy.request_head import RequestHead
 _NAME = re.compile(r"[\w.@:+/-]{1,128}", re.ASCII)
 _AMOUNT = re.compile(r"\d{1,9}(\.\d{0,18})?([eE][+-]?\d)?|\d(\.\d{1,18})?[eE]-\d\d", re.ASCII)
 RESERVED_TAG = "tollkeeper."  # tags of our own begin with it
+CUSTOMER_TAG = "tollkeeper.customer"
 TAGS_MAX = 16
 TAG_BYTES_MAX = 128
 
@@ -21,6 +22,7 @@ class OwnHeaders:
 
     user: str = ""
     project: str = ""
+    customer: str = ""
     tags: dict[str, str] = field(default_factory=dict)
     max_cost_nano: int | None = None
     include_usage: bool = True
@@ -35,6 +37,8 @@ def own_headers(head: RequestHead) -> OwnHeaders:
         own.client_retry = int(retries)
     for name, value in head.own:
         _parse(own, name.decode("ascii", "replace"), _text(value).strip())
+    if own.customer:
+        own.tags[CUSTOMER_TAG] = own.customer
     return own
 
 
@@ -51,6 +55,10 @@ def _parse(own: OwnHeaders, name: str, value: str) -> None:
         own.user = _name(name, value)
     elif name == "x-tollkeeper-project":
         own.project = _name(name, value)
+    elif name == "x-tollkeeper-customer":
+        if own.customer:
+            raise _invalid(name, "is given twice")
+        own.customer = _name(name, value)
     elif name == "x-tollkeeper-tags":
         own.tags |= _tags(name, value)
         if len(own.tags) > TAGS_MAX:

@@ -71,6 +71,12 @@ class BudgetEntry(Struct, array_like=True, frozen=True):
     enforce: bool = True  # False: it counts, and refuses nothing; it does not clamp either
     downgrade: tuple[tuple[str, str], ...] = ()  # (glob of models, the model in their stead)
     raised: int = 0  # the part of the limit that is temporary
+    each: str = ""  # "customer": a template, every customer has a budget of its own like this
+    customers_max: int = 0  # of a template: how many customers have one
+    beyond: str = ""  # and what happens to further ones: refuse | share
+    customer_required: bool = False  # calls must name their customer
+    template: int = 0  # the budget that a customer's was made from,
+    customer: str = ""  # and the customer; "*": all those beyond `customers_max`
 
 
 class OverlayEntry(Struct, array_like=True, frozen=True):
@@ -209,7 +215,8 @@ class Hello(Struct, array_like=True, tag="hello"):
 
 
 class Snapshot(Struct, array_like=True, tag="snapshot"):
-    """control -> worker: everything a worker knows. The first one opens the doors."""
+    """control -> worker: everything a worker knows. The first one opens the doors. Of the budgets
+    of customers it holds those that this host has asked for lately."""
 
     revision: int
     epoch_id: int
@@ -324,7 +331,39 @@ class Answer(Struct, array_like=True, tag="answer"):
     outage: bool = False  # the ledger is out of reach: nothing is known
 
 
-Message = Welcome | Hello | Snapshot | Ack | Slices | Status | Want | Unwant | Drain | Ask | Answer
+class Meet(Struct, array_like=True, tag="meet"):
+    """worker -> control: the budgets of a customer that were made, or are to be, from these
+    templates."""
+
+    ask_id: int
+    customer: str
+    templates: tuple[int, ...]
+
+
+class Met(Struct, array_like=True, tag="met"):
+    """control -> worker. Of a template that is in neither there is nothing any more."""
+
+    ask_id: int
+    budgets: tuple[BudgetEntry, ...] = ()
+    beyond: tuple[int, ...] = ()  # templates that track as many customers as they may
+    outage: bool = False  # the ledger is out of reach: nothing is known
+
+
+Message = (
+    Welcome
+    | Hello
+    | Snapshot
+    | Ack
+    | Slices
+    | Status
+    | Want
+    | Unwant
+    | Drain
+    | Ask
+    | Answer
+    | Meet
+    | Met
+)
 
 
 class Channel(Protocol):

@@ -37,6 +37,7 @@ from proxy.wire import (
     Drain,
     Hello,
     Message,
+    Met,
     Settings,
     Slices,
     Snapshot,
@@ -141,6 +142,9 @@ class Worker:
         if isinstance(message, Slices):
             assert self._budgets is not None
             self._budgets.on_slices(message)
+        elif isinstance(message, Met):
+            assert self._budgets is not None
+            self._budgets.on_met(message)
         elif isinstance(message, Snapshot):
             self._apply(message)
         elif isinstance(message, Answer):

@@ -15,6 +15,7 @@ from proxy.config import Journal
 from proxy.control.clock import Due
 from proxy.control.opening import Parts
 from proxy.control.session import Session
+from proxy.wire import Ask, Meet
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +68,17 @@ async def show_life(parts: Parts, now_ms: int) -> None:
         log.warning("epoch %d is lost: its host has not been seen", epoch_id)
 
 
+def take_question(parts: Parts, session: Session, ask: Ask | Meet) -> None:
+    if isinstance(ask, Meet):
+        parts.customers.on_ask(session.send, ask)
+    else:
+        parts.objects.on_ask(session.send, ask)
+
+
 async def keep_house(parts: Parts, due: Due, now_ms: int) -> None:
     if due.now("housekeeping", HOUSEKEEPING_S):
         await parts.objects.housekeeping(now_ms)
+        await parts.customers.housekeeping(now_ms)
     if due.now("days", DAYS_S) and await fold_one_day(parts, now_ms):
         due["days"] = 0.0  # the next one in the next turn
     if due.now("partitions", PARTITIONS_S):

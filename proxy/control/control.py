@@ -21,8 +21,7 @@ from db.threads import Threads
 from db.transactions import is_retryable
 from pricing.table import TABLES_DIR
 from proxy.config import Config
-from proxy.control import snapshots
-from proxy.control.chores import follow, keep_house, set_pace, show_life, tidy_disk
+from proxy.control import chores, snapshots
 from proxy.control.clock import Clock, Due
 from proxy.control.export import open_export
 from proxy.control.metrics import Counts
@@ -30,7 +29,7 @@ from proxy.control.opening import OpenLedger, Parts, declare, open_ledger, open_
 from proxy.control.prices import Prices
 from proxy.control.refusals import Refusals
 from proxy.control.session import Session
-from proxy.wire import Ask, Channel, PricesEntry, Slices, Snapshot, Status, Unwant, Want
+from proxy.wire import Ask, Channel, Meet, PricesEntry, Slices, Snapshot, Status, Unwant, Want
 
 log = logging.getLogger(__name__)
 
@@ -229,7 +228,7 @@ class Control:
         assert parts is not None
         loop = asyncio.get_running_loop()
         if self._due.now("disk", DISK_S):
-            tidy_disk(parts, self.config.journal, self.clock.now_ms())
+            chores.tidy_disk(parts, self.config.journal, self.clock.now_ms())
         slow = loop.call_later(SLOW_TURN_S, parts.leases.set_outage, True)
         try:
             async with self._turn_lock:
@@ -259,13 +258,12 @@ class Control:
         for session in self._joining:
             self._send_snapshot(session)
             session.send(Slices([], [], [], outage=True))
-        parts.leases.set_outage(True)
-        parts.objects.fail()
+        parts.fail()
 
     async def _work(self, parts: Parts) -> None:
         if self._failures:  # a turn that finds nothing to do would prove nothing
-            await show_life(parts, self.clock.now_ms())
-        set_pace(parts)
+            await chores.show_life(parts, self.clock.now_ms())
+        chores.set_pace(parts)
         await self._join(parts)
         if self._due.now("flush", self.config.journal.flush_interval_ms / 1000):
             parts.recovery.seal()
@@ -274,6 +272,7 @@ class Control:
                 self._due["flush"] = 0.0
                 self._wake.set()
         await parts.objects.step()
+        await parts.customers.step()
         if self._due.now("tickets", TICKETS_S):
             await parts.leases.look()
         await parts.leases.step()
@@ -284,8 +283,8 @@ class Control:
         if self._due.now("prices", PRICES_S):
             await self._look_for_prices(parts)
         if self._due.now("seen", SEEN_S):
-            await show_life(parts, self.clock.now_ms())
-        await keep_house(parts, self._due, self.clock.now_ms())
+            await chores.show_life(parts, self.clock.now_ms())
+        await chores.keep_house(parts, self._due, self.clock.now_ms())
 
     # --- snapshots
 
@@ -310,7 +309,7 @@ class Control:
     async def _refresh(self, parts: Parts) -> None:
         assert self._selected is not None
         mark = await parts.transactions.run(read_mark)
-        catalog = await parts.transactions.run(snapshots.load_catalog)
+        catalog = await parts.transactions.run(parts.customers.load_catalog)
         number = self.snapshot.revision + 1 if self.snapshot is not None else 1
         self.snapshot = snapshots.build(
             number, parts.epoch_id, catalog, self._selected, self.config
@@ -340,7 +339,7 @@ class Control:
         for session in list(self._joining):
             await parts.ledger.register_journal(session.journal_id, parts.epoch_id)
             self._joining.remove(session)
-            if follow(parts, session):
+            if chores.follow(parts, session):
                 self._send_snapshot(session)
 
     def on_hello(self, session: Session) -> None:
@@ -375,9 +374,9 @@ class Control:
         assert self.parts is not None
         self.parts.leases.on_unwant(session.journal_id, unwant)
 
-    def on_ask(self, session: Session, ask: Ask) -> None:
+    def on_ask(self, session: Session, ask: Ask | Meet) -> None:
         assert self.parts is not None
-        self.parts.objects.on_ask(session.send, ask)
+        chores.take_question(self.parts, session, ask)
         self._due["flush"] = 0.0  # the answer may be in a journal
         self._wake.set()
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 
 from db.catalog_types import Declared, DeclaredBudget, DeclaredKey
-from proxy.config import WEEKDAYS, Budget, Config, Key, expires_at_ms
+from proxy.config import WEEKDAYS, Budget, Config, Customers, Key, expires_at_ms
 
 HINT_CHARS = 4
 
@@ -80,5 +80,21 @@ def declared_budget(budget: Budget) -> DeclaredBudget:
             "downgrade": [list(pair) for pair in budget.on_exhausted.downgrade.items()],
             "alert_at": budget.alert_at,
             "alert_exhaustion_h": budget.alert_exhaustion_h,
+            **_template(budget),
         },
     )
+
+
+def _template(budget: Budget) -> dict[str, object]:
+    """The options of a budget that every customer has one like."""
+    if not budget.each:
+        return {}
+    return {"each": budget.each, **customer_options(budget.customers)}
+
+
+def customer_options(customers: Customers) -> dict[str, object]:
+    return {
+        "customers_max": customers.tracked_max,
+        "beyond": customers.beyond,
+        "customer_required": customers.required,
+    }

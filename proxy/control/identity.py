@@ -57,6 +57,11 @@ class Identity:
         if not self.team:
             return True
         kind, _, name = scope.partition("/")
+        if kind == "customer":  # customer/team/ORG/TEAM/ID: as its template
+            kind, _, name = name.partition("/")
+            if kind != "key":
+                return name.startswith(f"{self.team}/") and kind in ("team", "project")
+            name = name.partition("/")[0]
         if kind == "key":
             return any(k.name == name and self.sees(k.organization, k.team) for k in keys)
         return scope == f"team/{self.team}" or (

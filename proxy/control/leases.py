@@ -42,7 +42,7 @@ class Leases:
         self._idle_ms = idle_ms
         self._shared = shared  # other hosts lease from the same windows
         self._intervals = max(LEASE_MS // interval_ms, 1) if shared else None
-        self._limits: dict[int, int] = {}
+        self.limits: dict[int, int] = {}  # by budget: of the last snapshot, and those told since
         self._windows: dict[Window, WindowState] = {}
         self._outbox = Outbox(self._windows)
         self._tickets = Tickets()
@@ -55,12 +55,12 @@ class Leases:
     def set_limits(self, limits: Mapping[int, int], wait_ms: int = 0) -> None:
         """Limits by budget id, of a new snapshot; a budget that is missing was deleted. `wait_ms`:
         the longest a call may wait in any of them."""
-        self._limits = dict(limits)
+        self.limits = dict(limits)
         self._others.patience_ms = max(ANSWER_WAIT_MS, wait_ms) + 2 * GRACE_MS
         for ticket in self._tickets:
             ticket.spent = False
         for state in self._windows.values():
-            limit = self._limits.get(state.window[0], 0)
+            limit = self.limits.get(state.window[0], 0)
             if limit != state.limit:
                 state.limit, state.known = limit, False  # ask what it means for this window
 
@@ -393,6 +393,6 @@ class Leases:
     def _state(self, window: Window) -> WindowState:
         state = self._windows.get(window)
         if state is None:
-            limit = self._limits.get(window[0], 0)
+            limit = self.limits.get(window[0], 0)
             state = self._windows[window] = WindowState(window, limit, touched_ms=self._now_ms())
         return state

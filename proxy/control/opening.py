@@ -19,6 +19,7 @@ from db.transactions import Transactions, open_transactions
 from db.writer import Flush, Writer
 from proxy.config import Config, Middleware
 from proxy.control import host
+from proxy.control.customers import Customers
 from proxy.control.declared import declared
 from proxy.control.leases import Leases
 from proxy.control.objects import Objects
@@ -45,8 +46,15 @@ class Parts:
     recovery: Recovery
     objects: Objects
     readers: Readers
+    customers: Customers
     epoch_id: int
     welcome: Welcome
+
+    def fail(self) -> None:
+        """The ledger is out of reach: whoever waits for it is told."""
+        self.leases.set_outage(True)
+        self.objects.fail()
+        self.customers.fail()
 
     async def close(self) -> None:
         self.writer.close()
@@ -183,6 +191,7 @@ async def _open(
         recovery,
         objects,
         readers,
+        Customers(transactions, leases, now_ms),
         epoch_id,
         welcome,
     )

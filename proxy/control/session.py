@@ -11,7 +11,9 @@ from proxy.wire import (
     Channel,
     Drain,
     Hello,
+    Meet,
     Message,
+    Met,
     Slices,
     Snapshot,
     Status,
@@ -32,7 +34,7 @@ class Host(Protocol):
 
     def on_unwant(self, session: "Session", unwant: Unwant) -> None: ...
 
-    def on_ask(self, session: "Session", ask: Ask) -> None: ...
+    def on_ask(self, session: "Session", ask: Ask | Meet) -> None: ...
 
     def on_gone(self, session: "Session") -> None: ...
 
@@ -55,13 +57,14 @@ class Session:
             Want: lambda want: host.on_want(self, want),
             Unwant: lambda unwant: host.on_unwant(self, unwant),
             Ask: lambda ask: host.on_ask(self, ask),
+            Meet: lambda meet: host.on_ask(self, meet),
         }
 
     def start(self, welcome: Welcome) -> None:
         self._channel.start(self._on_message, self._on_close)
         self._channel.send(welcome)
 
-    def send(self, message: Snapshot | Slices | Answer) -> None:
+    def send(self, message: Snapshot | Slices | Answer | Met) -> None:
         self._channel.send(message)
 
     def drain(self) -> None:

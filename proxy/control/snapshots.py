@@ -1,8 +1,11 @@
 """Snapshots: everything a worker knows, from the catalog, the configuration and the prices."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection
 
 from db.catalog import load_budgets, load_keys, load_projects
+from db.customers import load_customers
 from proxy.config import Config, Provider, Telemetry
 from proxy.wire import (
     AwsEntry,
@@ -21,11 +24,13 @@ from proxy.wire import (
 Catalog = tuple[tuple[KeyEntry, ...], tuple[ProjectEntry, ...], tuple[BudgetEntry, ...]]
 
 
-def load_catalog(connection: Connection) -> Catalog:
+def load_catalog(connection: Connection, customers: Sequence[int] = ()) -> Catalog:
+    """`customers`: ids of budgets that were made from templates."""
+    budgets = load_budgets(connection) + load_customers(connection, customers)
     return (
         tuple(KeyEntry(*row) for row in load_keys(connection)),
         tuple(ProjectEntry(*row) for row in load_projects(connection)),
-        tuple(BudgetEntry(*row) for row in load_budgets(connection)),
+        tuple(BudgetEntry(*row) for row in budgets),
     )
 
 
@@ -48,7 +53,8 @@ def build(
 
 def limits(snapshot: Snapshot) -> dict[int, int]:
     """Limits by budget id, of the budgets that have windows."""
-    return {budget.id: budget.limit for budget in snapshot.budgets if budget.period != "request"}
+    windowed = (b for b in snapshot.budgets if b.period != "request" and not b.each)
+    return {budget.id: budget.limit for budget in windowed}
 
 
 def longest_wait_ms(snapshot: Snapshot) -> int:

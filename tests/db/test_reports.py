@@ -281,6 +281,20 @@ async def test_dimensions_only_rows_have(connection, month, by):
     }[by]  # fmt: skip
 
 
+async def test_customers_are_a_dimension_and_named_with_their_calls(write, connection):
+    key = await write(a_stored_key)
+    for customer, count in (("c-1", 2), ("c-2", 1)):
+        tags = {"tollkeeper.customer": customer}
+        await write(insert_rows, *(a_row(key, tags=tags) for _ in range(count)))
+    await write(insert_rows, a_row(key))
+    groups = await grouped(connection, ["customer"])
+    assert {group["customer"]: group["calls"] for group in groups} == {"c-1": 2, "c-2": 1, None: 1}
+    found = await grouped(connection, [], Filters(where={"customer": "c-1"}))
+    assert [group["calls"] for group in found] == [2]
+    named = [call.get("customer") async for call in calls(connection, Filters())]
+    assert sorted(filter(None, named)) == ["c-1", "c-1", "c-2"]
+
+
 async def test_total_of_nothing_is_zero(connection):
     assert await grouped(connection, []) == [
         {"calls": 0, "input_tokens": 0, "cache_read_tokens": 0, "cache_write_tokens": 0,

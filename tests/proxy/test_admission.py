@@ -14,6 +14,7 @@ from proxy.holds import Bounds, HeldCall, HoldResult
 from proxy.learned import REPLIES_MIN, Learned
 from proxy.principal import OwnHeaders
 from proxy.providers.base import Facts, Route
+from proxy.scopes import BudgetIndex
 from proxy.wire import BudgetEntry
 from tests.factories import a_bound, a_budget, a_key, a_price
 
@@ -133,6 +134,7 @@ class Crowd:
     """Budgets with little money left, of which some is spent while the first attempt waits."""
 
     def __init__(self, *free: int) -> None:
+        self.index = BudgetIndex(())
         self.free_now = list(free)
         self.held: list[int] = []
 

@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
-from tests.proxy.cli_runner import Tollkeeper
+from db.customers import meet
+from db.models import Budget
+from tests.proxy.cli_runner import CONFIG, Tollkeeper
 from tests.proxy.ledger_rows import lease, writing
 
 CHAT = {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "hi"}]}
@@ -61,6 +64,37 @@ def test_list(tollkeeper: Tollkeeper) -> None:
     }
     assert by_scope["user/acme/ann"]["limit"] == 100_000
     assert by_scope["organization/acme"]["resets_at"].endswith("-01T00:00Z")
+
+
+EACH = """
+  - {scope: team/acme/search, limit_usd: 2, period: total, each: customer}
+"""
+
+
+def test_customers_are_a_line_and_listed_when_asked_for(tmp_path: Path) -> None:
+    tollkeeper = Tollkeeper(tmp_path, CONFIG.rstrip() + EACH)
+    tollkeeper.ok("keys", "create", "--name", "dev", "--team", "acme/search")
+    template = "team/acme/search|usd|total|UTC|w0|d1|models=|providers=|each=customer"
+    with writing(tmp_path) as connection:
+        query = select(Budget.id).where(Budget.identity == template)
+        template_id = connection.execute(query).scalar_one()
+        meet(connection, [(template_id, f"c-{number}") for number in range(3)], 0)
+        lease(connection, f"{template}|customer=c-1", granted=3 * 10**8, spent=2 * 10**8)
+    found = [row for row in rows(tollkeeper, "budgets", "list") if row.get("customers")]
+    assert [(row["scope"], row["customers"], row["limit"]) for row in found] == [
+        ("team/acme/search", 3, "2")
+    ]
+    top = ("budgets", "list", "--customers", "team/acme/search", "--top", "2")
+    assert [(row["scope"], row["spent"], row["leased"]) for row in rows(tollkeeper, *top)] == [
+        ("customer/team/acme/search/c-1", "0.2", "0.1"),
+        ("customer/team/acme/search/c-0", "0", "0"),
+    ]
+    wrong = tollkeeper.run("budgets", "list", "--customers", "organization/acme")
+    assert wrong.exit_code == 2
+    assert "no budget on 'organization/acme' is one for each customer" in wrong.output
+    asked = explained(tollkeeper, CHAT, "--customer", "c-1")
+    assert asked["customer/team/acme/search/c-1 per total in usd"]["spent"] == "0.2"
+    assert "customer" not in "".join(explained(tollkeeper, CHAT))
 
 
 def test_passes_with_the_hold_itemised(tollkeeper: Tollkeeper) -> None:

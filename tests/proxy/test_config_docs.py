@@ -31,6 +31,7 @@ SECTIONS: dict[str, type[Struct]] = {
     "users.USER": config.User,
     "keys[]": config.Key,
     "budgets[]": config.Budget,
+    "budgets[].customers": config.Customers,
     "budgets[].on_exhausted": config.OnExhausted,
     "log": config.Log,
     "telemetry": config.Telemetry,

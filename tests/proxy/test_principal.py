@@ -1,9 +1,13 @@
 """Our own request headers: what they mean, and that mistakes are named."""
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.errors import Refusal
-from proxy.principal import own_headers
+from proxy.principal import CUSTOMER_TAG, TAGS_MAX, own_headers
 from proxy.request_head import RequestHead
 
 
@@ -27,6 +31,24 @@ def test_everything_at_once() -> None:
     assert own.max_cost_nano == 250_000_000
     assert own.include_usage is False
     assert own.client_retry == 2
+
+
+@given(st.text(max_size=140) | st.from_regex(r"[\w.@:+/-]{1,129}", fullmatch=True))
+def test_a_customer_is_what_was_sent_or_refused(customer: str) -> None:
+    """In the tags of the row too, however many others there are."""
+    tags = ",".join(f"k{number}=v" for number in range(TAGS_MAX)).encode()
+    headers = [(b"x-tollkeeper-customer", customer.encode()), (b"x-tollkeeper-tags", tags)]
+    if re.fullmatch(r"[A-Za-z0-9_.@:+/-]{1,128}", customer.strip()):
+        own = own_headers(RequestHead(headers))
+        assert own.customer == own.tags[CUSTOMER_TAG] == customer.strip()
+    else:
+        with pytest.raises(Refusal, match="x-tollkeeper-customer"):
+            own_headers(RequestHead(headers))
+
+
+def test_a_customer_is_named_once() -> None:
+    with pytest.raises(Refusal, match="twice"):
+        own_headers(RequestHead([(b"x-tollkeeper-customer", b"a")] * 2))
 
 
 def test_nothing() -> None:

@@ -11,6 +11,7 @@ from proxy.scopes import (
     parse_scope,
     scopes_of,
 )
+from proxy.wire import BudgetEntry
 from tests.factories import a_budget, a_key
 
 PROJECTS = {(2, "ranking"): 31, (3, "billing"): 32}
@@ -133,3 +134,57 @@ def test_matches_are_cached_within_bounds():
     for number in range(CACHED_MATCHES_MAX + 10):
         index.match(principal, "openai", f"model-{number}")
     assert len(index._cache) <= CACHED_MATCHES_MAX
+
+
+# --- customers ------------------------------------------------------------------------------------
+
+TEMPLATE = a_budget(id=1, each="customer", limit=5)
+OTHERS = a_budget(id=2, scope="team/acme/other", each="customer")
+PLAIN = a_budget(id=3)
+
+
+def made(number: int, customer: str, template: int = 1, **fields: object) -> BudgetEntry:
+    scope = f"customer/team/acme/search/{customer}"
+    return a_budget(id=number, scope=scope, template=template, customer=customer, **fields)
+
+
+def of(customer: str) -> Principal:
+    return Principal.of(a_key(), "", "", PROJECTS, customer)
+
+
+def test_a_template_applies_through_what_is_made_from_it():
+    one, two = made(11, "one"), made(12, "two", models=("gpt-5",))
+    index = BudgetIndex([TEMPLATE, OTHERS, PLAIN, one])
+    assert index.match(of(""), "openai", "gpt-5") == (PLAIN,)
+    assert index.match(of("one"), "openai", "gpt-5") == (PLAIN, one)
+    assert index.unmet(of("two")) == (TEMPLATE.id,)
+    assert index.match(of("two"), "openai", "gpt-5") == (PLAIN,)
+    assert index.learn("two", [two]) == []
+    assert index.unmet(of("two")) == ()
+    found = index.match(of("two"), "openai", "gpt-5")
+    assert found == (PLAIN, two)
+    assert index.match(of("two"), "openai", "gpt-5") is found
+    assert index.match(of("two"), "openai", "gpt-4o") == (PLAIN,)
+    assert index.of(of("two")) == (PLAIN, two)
+
+
+def test_the_customers_that_were_met_last_are_remembered():
+    index = BudgetIndex([TEMPLATE], customers_max=8)
+    for number in range(8):
+        assert index.learn(f"c-{number}", [made(number, f"c-{number}")]) == []
+    assert index.match(of("c-1"), "openai", "gpt-5") != ()
+    for number in (0, *range(2, 8)):
+        assert index.unmet(of(f"c-{number}")) == ()  # which is a use
+    forgotten = index.learn("c-8", [made(8, "c-8")])
+    assert [budget.customer for budget in forgotten] == ["c-1", "c-0"]
+    assert index.unmet(of("c-2")) == ()
+    assert index.unmet(of("c-1")) == (TEMPLATE.id,)
+    assert index.match(of("c-1"), "openai", "gpt-5") == ()
+
+
+def test_without_templates_customers_are_nothing():
+    index = BudgetIndex([PLAIN])
+    assert not index.templated
+    found = index.match(of("one"), "openai", "gpt-5")
+    assert index.match(of("two"), "openai", "gpt-5") is found
+    assert index.unmet(of("one")) == ()

@@ -10,12 +10,24 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db import edits
 from db.catalog_budget_edits import budget_state, sources
-from db.catalog_types import DeclaredBudget
+from db.catalog_types import BudgetRow, DeclaredBudget
+from db.customers import TEMPLATE, count_customers
 from db.errors import NotKnown
+from db.report_customers import customer_status
 from db.report_filters import find_zone
 from db.reports import BudgetStatus, budget_status
 from pricing.money import nano_from_usd
-from proxy.config import MODEL_NAME, WEEKDAYS, Budget, Count, Limit, OnExhausted, Period, Weekday
+from proxy.config import (
+    MODEL_NAME,
+    WEEKDAYS,
+    Budget,
+    Count,
+    Customers,
+    Limit,
+    OnExhausted,
+    Period,
+    Weekday,
+)
 from proxy.control.api.backend import Backend
 from proxy.control.api.failures import ApiError
 from proxy.control.api.paging import id_of, page_of
@@ -29,7 +41,7 @@ from proxy.control.api.table import (
     Request,
     Text,
 )
-from proxy.control.declared import declared_budget
+from proxy.control.declared import customer_options, declared_budget
 from proxy.control.figures import figure, resets_at, starts_at
 from proxy.control.identity import Role
 
@@ -84,11 +96,26 @@ class BudgetFigures(Struct, frozen=True, kw_only=True):
     remaining: str | int  # limit less spent
     overage: str | int
     resets_at: str  # "": never
-    source: str  # config: read-only here
+    each: str  # customer: a budget for each of them, which has no figures but its limit
+    customers: Customers | None  # of such a budget,
+    tracked: int | None  # and how many of them there are
+    customer: str  # whose budget it is; "": no customer's
+    source: str  # config: read-only here; template: made from one
 
 
 class ListBudgets(PageRequest, frozen=True, kw_only=True):
     scope: Text = ""  # team/acme/search
+
+
+class ListCustomers(ById, frozen=True, kw_only=True):
+    top: Annotated[int, Meta(ge=1, le=1000)] = 100
+
+
+class CustomerList(Struct, frozen=True, kw_only=True):
+    """Those that have spent most, the first most."""
+
+    items: list[BudgetFigures]
+    tracked: int
 
 
 class NewBudget(Request, frozen=True, kw_only=True):
@@ -99,6 +126,8 @@ class NewBudget(Request, frozen=True, kw_only=True):
     limit_usd: Usd | UnsetType = UNSET
     limit_tokens: Limit | UnsetType = UNSET
     limit_requests: Limit | UnsetType = UNSET
+    each: Literal["", "customer"] = ""
+    customers: Customers = Customers()
     timezone: Text = "UTC"
     week_start: Weekday = "monday"
     month_day: Annotated[int, Meta(ge=1, le=31)] = 1
@@ -122,6 +151,7 @@ class ChangeBudget(ById, frozen=True, kw_only=True):
     limit_usd: Usd | UnsetType = UNSET
     limit_tokens: Limit | UnsetType = UNSET
     limit_requests: Limit | UnsetType = UNSET
+    customers: Customers | UnsetType = UNSET
     clamp: bool | UnsetType = UNSET
     clamp_share: Share | UnsetType = UNSET
     clamp_min_tokens: Count | UnsetType = UNSET
@@ -150,7 +180,9 @@ async def statuses_for(
     return [each for each in found if caller.identity.sees_scope(each.budget.scope, keys)]
 
 
-def _figures(status: BudgetStatus, of: Mapping[int, str], now_s: float) -> BudgetFigures:
+def _figures(
+    status: BudgetStatus, of: Mapping[int, str], tracked: Mapping[int, int], now_s: float
+) -> BudgetFigures:
     budget = status.budget
     return BudgetFigures(
         id=budget.id,
@@ -178,6 +210,10 @@ def _figures(status: BudgetStatus, of: Mapping[int, str], now_s: float) -> Budge
         remaining=figure(budget.unit, status.remaining),
         overage=figure(budget.unit, status.overage),
         resets_at=resets_at(budget, now_s),
+        each=budget.each,
+        customers=_customers_of(budget),
+        tracked=tracked.get(budget.id, 0) if budget.each else None,
+        customer=budget.customer,
         source=of.get(budget.id, ""),
     )
 
@@ -189,7 +225,33 @@ async def _all(backend: Backend, caller: Caller) -> list[BudgetFigures]:
     async def ask(connection: AsyncConnection) -> list[BudgetFigures]:
         found = await statuses_for(backend, caller, connection)
         of = await connection.run_sync(sources)
-        return [_figures(status, of, now_s) for status in found]
+        tracked = await connection.run_sync(count_customers)
+        return [_figures(status, of, tracked, now_s) for status in found]
+
+    return await backend.read(ask)
+
+
+def _customers_of(budget: BudgetRow) -> Customers | None:
+    if not budget.each:
+        return None
+    beyond: Any = budget.beyond
+    return Customers(budget.customers_max, beyond, budget.customer_required)
+
+
+async def list_customers(backend: Backend, caller: Caller, asked: ListCustomers) -> CustomerList:
+    """Of a budget for each customer. Raises NotKnown for one that is not."""
+    now_s = backend.now_ms / 1000
+
+    async def ask(connection: AsyncConnection) -> CustomerList:
+        for status in await statuses_for(backend, caller, connection):
+            if status.budget.id == asked.id and status.budget.each:
+                at = partial(starts_at, now_s=now_s)
+                found = await customer_status(connection, status.budget, at, asked.top)
+                of = {each.budget.id: TEMPLATE for each in found}
+                tracked = await connection.run_sync(count_customers, asked.id)
+                items = [_figures(each, of, {}, now_s) for each in found]
+                return CustomerList(items=items, tracked=tracked.get(asked.id, 0))
+        raise NotKnown(f"no budget for each customer has the id {asked.id}")
 
     return await backend.read(ask)
 
@@ -230,6 +292,8 @@ def _declared(asked: NewBudget) -> DeclaredBudget:
     values |= {name: list(values[name]) for name in LISTS}
     ((unit, limit),) = limits.items()
     values[f"limit_{unit}"] = asked.limit_usd if unit == "usd" else limit
+    for name, message in Budget(**values).customer_problems():
+        raise ApiError(400, "invalid_parameter", message, name)
     values["on_exhausted"] = OnExhausted({} if asked.downgrade is UNSET else asked.downgrade)
     return declared_budget(Budget(**values))
 
@@ -259,6 +323,9 @@ async def change_budget(backend: Backend, caller: Caller, asked: ChangeBudget) -
     options |= {name: list(options[name]) for name in LISTS if name in options}
     if "downgrade" in options:
         options["downgrade"] = [list(pair) for pair in options["downgrade"].items()]
+    customers = options.pop("customers", None)
+    if customers is not None:
+        options |= customer_options(customers)
     if "hold" in options:
         options["learned"] = options.pop("hold") == "learned"
     now_ms = backend.now_ms
@@ -268,6 +335,8 @@ async def change_budget(backend: Backend, caller: Caller, asked: ChangeBudget) -
         if state is not None and limits.keys() - {state["unit"]}:
             message = f"budget {asked.id} is in {state['unit']}"
             raise ApiError(400, "invalid_parameter", message, f"limit_{next(iter(limits))}")
+        if state is not None:
+            _check_change(asked, bool(state["options"].get("each")))
         limit = next(iter(limits.values()), None)
         edits.change_budget(
             connection, caller.actor, asked.id, now_ms, limit=limit, options=options
@@ -275,6 +344,15 @@ async def change_budget(backend: Backend, caller: Caller, asked: ChangeBudget) -
 
     await backend.change(change)
     return await get_budget(backend, caller, ById(id=asked.id))
+
+
+def _check_change(asked: ChangeBudget, each: bool) -> None:
+    wrong = ("alert_at", "alert_exhaustion_h") if each else ("customers",)
+    for name in wrong:
+        if getattr(asked, name):
+            not_ = "not " if each else ""
+            message = f"is {not_}for a budget of `each: customer`"
+            raise ApiError(400, "invalid_parameter", message, name)
 
 
 async def delete_budget(backend: Backend, caller: Caller, asked: ById) -> Done:
@@ -295,6 +373,10 @@ ENDPOINTS = (
         "POST", "/budgets", create_budget, NewBudget, BudgetFigures, ADMIN, "Make a budget.", 201
     ),
     Endpoint("GET", "/budgets/{id}", get_budget, ById, BudgetFigures, VIEWER, "One budget."),
+    Endpoint(
+        "GET", "/budgets/{id}/customers", list_customers, ListCustomers, CustomerList, VIEWER,
+        "The customers of a budget for each of them, who spent most first.",
+    ),
     Endpoint(
         "PATCH", "/budgets/{id}", change_budget, ChangeBudget, BudgetFigures, ADMIN,
         "Change a budget's limit or options.",

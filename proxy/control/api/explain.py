@@ -6,6 +6,7 @@ gives it as `Backend.explain`.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -14,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.catalog import load_keys
 from db.errors import NotKnown
+from db.report_customers import budgets_of_customer
 from db.report_leases import LeaseStatus, unfinished_leases
 from db.reports import BudgetStatus, budget_status
 from proxy.config import Config
@@ -34,6 +36,7 @@ class ExplainRequest(Request, frozen=True, kw_only=True):
     path: Text = ""  # "": guessed from the body
     model: Text = ""  # where the body names none
     user: Text = ""
+    customer: Text = ""
 
 
 class ExplainedLine(Struct, frozen=True, kw_only=True):
@@ -73,7 +76,7 @@ async def explain(backend: Backend, caller: Caller, asked: ExplainRequest) -> Ex
 
     async def ask(connection: AsyncConnection) -> Standing:
         key = await _key(connection, caller, asked.key, now_s)
-        statuses = await budget_status(connection, lambda budget: starts_at(budget, now_s))
+        statuses = await statuses_for(connection, asked.customer, now_s)
         return Standing(key, statuses, await connection.run_sync(unfinished_leases))
 
     standing = await backend.read(ask)
@@ -86,6 +89,18 @@ async def explain(backend: Backend, caller: Caller, asked: ExplainRequest) -> Ex
         for line in found.lines
     ]
     return msgspec.structs.replace(found, lines=lines)
+
+
+async def statuses_for(
+    connection: AsyncConnection, customer: str, now_s: float
+) -> list[BudgetStatus]:
+    """Every budget, and those that pay for a customer ("": none)."""
+    at = partial(starts_at, now_s=now_s)
+    statuses = await budget_status(connection, at)
+    templates = [each.budget for each in statuses if each.budget.each]
+    if not (customer and templates):
+        return statuses
+    return statuses + await budgets_of_customer(connection, templates, customer, at)
 
 
 async def _key(connection: AsyncConnection, caller: Caller, name: str, now_s: float) -> KeyEntry:

@@ -86,6 +86,7 @@ class Where(Request, frozen=True, kw_only=True):
     project: Text | UnsetType = UNSET
     user: Text | UnsetType = UNSET
     key: Text | UnsetType = UNSET
+    customer: Text | UnsetType = UNSET
     provider: Text | UnsetType = UNSET
     model: Text | UnsetType = UNSET
     route: Text | UnsetType = UNSET

@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import json
+import time
 from uuid import UUID
 
 import msgspec
@@ -12,9 +13,13 @@ import pytest
 from db.alert_configs import load_thresholds
 from db.alerts import NewAlert, raise_alert
 from db.catalog import hash_key
+from db.customers import meet
+from db.models import Epoch, Window
 from proxy.control.api.endpoints import ENDPOINTS
 from proxy.control.api.table import PREFIX
+from proxy.control.figures import starts_at
 from proxy.control.identity import Role
+from tests.factories import a_lease, stored
 from tests.proxy.control.test_control import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -208,6 +213,71 @@ async def test_a_trial_budget_is_enforced_later_and_gives_cheaper_models(site):
     assert (changed["enforce"], changed["would_refuse"], changed["downgrade"]) == (True, None, {})
     assert changed["clamp"]  # as it was asked for at first
     await asked(site.admin, "DELETE", path)
+
+
+async def test_a_budget_for_each_customer(site):
+    given = {"scope": "team/acme/search", "period": "day", "limit_usd": "3", "each": "customer"}
+    status, made = await asked(site.admin, "POST", "/budgets", json=given)
+    assert (status, made["each"], made["tracked"]) == (201, "customer", 0)
+    path, usual = f"/budgets/{made['id']}", {"tracked_max": 10_000, "beyond": "refuse"}
+    assert made["customers"] == usual | {"required": False}
+    other = {"tracked_max": 5, "beyond": "share", "required": True}
+    _, changed = await asked(site.admin, "PATCH", path, json={"customers": other})
+    assert changed["customers"] == other
+    wanted = [(made["id"], customer) for customer in ("c-1", "<c-2>")]
+    met = await site.control.parts.transactions.run(lambda c: meet(c, wanted, 0))
+    first = met.budgets[made["id"], "c-1"]
+    await site.control.parts.transactions.run(lambda c: spent_today(c, first, 7))
+    listed = (await asked(site.viewer, "GET", f"{path}/customers"))[1]
+    assert listed["tracked"] == 2
+    assert [(row["customer"], row["spent"], row["source"]) for row in listed["items"]] == [
+        ("c-1", "0.000000007", "template"), ("<c-2>", "0", "template"),
+    ]  # fmt: skip
+    assert listed["items"][0]["scope"] == "customer/team/acme/search/c-1"
+    top = (await asked(site.admin, "GET", f"{path}/customers?top=1"))[1]["items"]
+    assert [row["customer"] for row in top] == ["c-1"]
+    assert (await asked(site.admin, "GET", path))[1]["tracked"] == 2
+    mine = f"/budgets/{first.id}"
+    status, body = await asked(site.admin, "PATCH", mine, json={"limit_usd": "9"})
+    assert (status, body["error"]["code"]) == (409, "made_from_template")
+    assert (await asked(site.admin, "POST", f"{path}/raises", json=GOOD_RAISE))[0] == 400
+    question = {"key": "prod", "request": {"model": "gpt-5", "messages": []}}
+    explained = (await asked(site.admin, "POST", "/explain", json=question))[1]
+    assert explained["code"] == "customer_required"
+    for customer in ("c-1", "c-3"):
+        lines = await asked(site.viewer, "POST", "/explain", json=question | {"customer": customer})
+        (line,) = [row for row in lines[1]["lines"] if "/customer" in f"/{row['scope']}"]
+        spent = "0.000000007" if customer == "c-1" else "0"
+        assert (line["scope"], line["spent"]) == (f"customer/team/acme/search/{customer}", spent)
+    await asked(site.admin, "DELETE", path)
+    assert (await asked(site.admin, "GET", f"{path}/customers"))[0] == 404
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"each": "customer", "period": "request"}, "each"),
+        ({"each": "customer", "alert_at": [50]}, "alert_at"),
+        ({"customers": {"tracked_max": 5}}, "customers"),
+    ],
+)
+async def test_what_no_budget_for_each_customer_has(site, fields, param):
+    given = {"scope": "team/acme/search", "limit_usd": "3", **fields}
+    status, body = await asked(site.admin, "POST", "/budgets", json=given)
+    assert (status, body["error"]["param"]) == (400, param)
+    (ads,) = (await asked(site.admin, "GET", "/budgets?scope=team/acme/ads"))[1]["items"]
+    change = {"customers": {"tracked_max": 5}}
+    status, body = await asked(site.admin, "PATCH", f"/budgets/{ads['id']}", json=change)
+    assert (status, body["error"]["param"]) == (400, "customers")
+
+
+def spent_today(connection, budget, amount):
+    starts = starts_at(budget, time.time())
+    window_id = stored(connection, Window, budget_id=budget.id, starts_at=starts, committed=amount)
+    epoch_id = stored(
+        connection, Epoch, host_id="h", boot_id="b", state="open", opened_at_ms=0, seen_at_ms=0
+    )
+    a_lease(connection, window_id, epoch_id, amount, amount)
 
 
 async def test_a_limit_is_raised_for_a_while(site):
