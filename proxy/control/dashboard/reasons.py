@@ -9,6 +9,7 @@ KINDS: dict[str, dict[str, str]] = {
         "budget_exceeded": "Budget spent",
         "budget_busy": "Budget held by calls in flight",
         "cost_cap_exceeded": "Above the cap per call",
+        "too_many_customers": "More customers than are tracked",
     },
     "Prices": {
         "model_not_priced": "Model without a price",
@@ -26,6 +27,7 @@ KINDS: dict[str, dict[str, str]] = {
     "Requests": {
         "bad_request": "Request not understood",
         "invalid_tollkeeper_header": "Header not understood",
+        "customer_required": "No customer named",
         "unknown_route": "Unknown route",
         "unknown_provider": "Unknown provider",
         "request_too_large": "Request too large",
