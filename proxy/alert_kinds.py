@@ -12,6 +12,7 @@ class AlertKind(NamedTuple):
 KINDS = {
     "budget_threshold": AlertKind("warning", "a budget has spent a share of its limit"),
     "budget_exhaustion": AlertKind("warning", "a budget is expected to be spent soon"),
+    "trial_refusal": AlertKind("warning", "a budget on trial would have refused a call"),
     "spend_anomaly": AlertKind("warning", "an hour spends far more than in earlier weeks"),
     "unpriced_model": AlertKind("warning", "a model without a price was called"),
     "ceiling_violation": AlertKind("critical", "a call cost more than its hold"),

@@ -31,6 +31,7 @@ from proxy.control.alerts.routes import route
 from proxy.control.alerts.scheduled import due_reports, fill_report
 from proxy.control.alerts.spend import Watched, anomalies
 from proxy.control.alerts.store import Store
+from proxy.control.alerts.trials import sparing
 from proxy.control.clock import Due
 from proxy.control.control import Control
 from proxy.control.host import host_id
@@ -106,6 +107,9 @@ class Alerting:
         await self._end_outage(now_ms)
         for new in await self._seen(lambda connection: crossed(connection, now_ms)):
             await self._raise(new)
+        if self._has_trials():
+            for new in await self._seen(lambda connection: sparing(connection, now_ms)):
+                await self._raise(new)
         for new, key, count in self._host.grown(now_ms):
             self._host.told(key, count, now_ms, raised=await self._raise(new))
         await self._schedule(now_ms)
@@ -159,6 +163,10 @@ class Alerting:
         counts[new.kind] = counts.get(new.kind, 0) + 1
         self._waiting = True
         return True
+
+    def _has_trials(self) -> bool:
+        snapshot = self._control.snapshot
+        return snapshot is None or any(not budget.enforce for budget in snapshot.budgets)
 
     def _watched(self) -> Watched | None:
         found = self._alerts.anomalies

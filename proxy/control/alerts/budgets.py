@@ -78,15 +78,22 @@ def _starts_at(
     """The window to look at; None: none of this budget's."""
 
     def starts_at(budget: BudgetRow) -> int | None:
-        if kind not in thresholds.get(budget.id, {}) or budget.period == "request":
+        if kind not in thresholds.get(budget.id, {}):
             return None
-        now_s = now_ms // 1000
-        start = _window(budget, now_s)
-        if not late:
-            return start
-        return _window(budget, start - 1) if start > 0 and now_s - start < LATE_S else None
+        return window_to_look_at(budget, now_ms, late=late)
 
     return starts_at
+
+
+def window_to_look_at(budget: BudgetRow, now_ms: int, *, late: bool) -> int | None:
+    """The current one's start; `late`: that of the one before, for a while. None: there is none."""
+    if budget.period == "request":
+        return None
+    now_s = now_ms // 1000
+    start = _window(budget, now_s)
+    if not late:
+        return start
+    return _window(budget, start - 1) if start > 0 and now_s - start < LATE_S else None
 
 
 def _window(budget: BudgetRow, at_s: float) -> int:
@@ -120,13 +127,15 @@ def _percent_alert(each: _Crossed) -> NewAlert:
     status, budget = each.status, each.status.budget
     percent = status.spent * 100 // status.limit
     spent, limit = amount(budget.unit, status.spent), amount(budget.unit, status.limit)
-    return _alert(PERCENT, each, f"{_name(budget)}: {percent} % is spent, {spent} of {limit}")
+    return _alert(PERCENT, each, f"{name_of(budget)}: {percent} % is spent, {spent} of {limit}")
 
 
 def _exhaustion_alert(each: _Crossed, at_ms: int) -> NewAlert:
     status, budget = each.status, each.status.budget
     spent, limit = amount(budget.unit, status.spent), amount(budget.unit, status.limit)
-    summary = f"{_name(budget)} is expected to be spent at {iso_ms(at_ms)}; {spent} of {limit} are"
+    summary = (
+        f"{name_of(budget)} is expected to be spent at {iso_ms(at_ms)}; {spent} of {limit} are"
+    )
     return _alert(EXHAUSTION, each, summary, expected_at=iso_ms(at_ms))
 
 
@@ -151,7 +160,7 @@ def _alert(kind: str, each: _Crossed, summary: str, **more: str) -> NewAlert:
     )  # fmt: skip
 
 
-def _name(budget: BudgetRow) -> str:
+def name_of(budget: BudgetRow) -> str:
     only = ", ".join(_only(budget))
     return f"budget of {budget.scope} per {budget.period}" + (f" ({only})" if only else "")
 

@@ -21,6 +21,7 @@ class FakeControl:
         self.now_ms = NOW_MS
         self.clock = Clock(lambda: self.now_ms, lambda: self.now_ms / 1000)
         self.counts = Counts()
+        self.snapshot = None  # what it says is not known
         self.outage = False
         self.dead_letters = 0
         self.ledger_nice = 0
