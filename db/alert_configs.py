@@ -17,7 +17,9 @@ Thresholds = dict[int, dict[str, list[int]]]  # by budget and kind, in thousandt
 def sync_alert_configs(connection: Connection) -> None:
     """Make the rows what the options of the live budgets say. To be called by whoever has changed
     budgets, in the same transaction."""
-    query = select(Budget.id, Budget.options).where(Budget.tombstoned_at_ms.is_(None))
+    query = select(Budget.id, Budget.options).where(
+        Budget.tombstoned_at_ms.is_(None), Budget.scope_kind != "customer"
+    )
     wanted = {
         (id_, kind, threshold)
         for id_, options in connection.execute(query)

@@ -17,16 +17,15 @@ from db.catalog_budgets import (
     store_budget,
 )
 from db.catalog_types import DeclaredBudget
-from db.customers import scope_of_customer
-from db.errors import AlreadyThere, FromConfig, FromTemplate, NotKnown
-from db.models import Budget, CustomerBudget
+from db.errors import AlreadyThere, FromConfig, NotKnown
+from db.models import Budget
 
 
 def budget_state(connection: Connection, budget_id: int) -> dict[str, Any] | None:
     """All that makes a live budget what it is; None: there is none of this id."""
     query = select(Budget.__table__).where(Budget.id == budget_id)
     row = connection.execute(query.where(Budget.tombstoned_at_ms.is_(None))).first()
-    if row is None:
+    if row is None or row.scope_kind == CUSTOMER:
         return None
     names = ("unit", "period", "timezone", "week_start", "month_day", "models", "providers")
     return {
@@ -40,8 +39,6 @@ def budget_state(connection: Connection, budget_id: int) -> dict[str, Any] | Non
 
 def scope_of(connection: Connection, budget_id: int, kind: str) -> str:
     """The path of what it hangs on; "" once that is deleted."""
-    if kind == CUSTOMER:
-        return _scope_of_made(connection, budget_id)
     scope = SCOPES[kind]
     joined: Any = scope.joined.__table__
     owner = select(joined.c[scope.owner]).where(joined.c.budget_id == budget_id).scalar_subquery()
@@ -50,19 +47,11 @@ def scope_of(connection: Connection, budget_id: int, kind: str) -> str:
     return "" if row is None else "/".join((kind, *row[1:]))
 
 
-def _scope_of_made(connection: Connection, budget_id: int) -> str:
-    made = connection.execute(
-        select(CustomerBudget.customer, Budget.id, Budget.scope_kind)
-        .join(Budget, Budget.id == CustomerBudget.template_id)
-        .where(CustomerBudget.budget_id == budget_id)
-    ).one()
-    scope = scope_of(connection, made.id, made.scope_kind)
-    return scope_of_customer(scope, made.customer) if scope else ""
-
-
 def sources(connection: Connection) -> dict[int, str]:
-    """Who declared each live budget, by id."""
-    query = select(Budget.id, Budget.source).where(Budget.tombstoned_at_ms.is_(None))
+    """Who declared each live budget, by id; those made from templates are not among them."""
+    query = select(Budget.id, Budget.source).where(
+        Budget.tombstoned_at_ms.is_(None), Budget.scope_kind != CUSTOMER
+    )
     return {row[0]: row[1] for row in connection.execute(query)}
 
 
@@ -111,10 +100,8 @@ def delete_budget(connection: Connection, budget_id: int, now_ms: int) -> None:
 def _own(connection: Connection, budget_id: int) -> Any:
     query = select(Budget.__table__).where(Budget.id == budget_id)
     row = connection.execute(query.with_for_update(key_share=True)).first()
-    if row is None or row.tombstoned_at_ms is not None:
+    if row is None or row.tombstoned_at_ms is not None or row.scope_kind == CUSTOMER:
         raise NotKnown(f"no budget has the id {budget_id}")
-    if row.scope_kind == CUSTOMER:
-        raise FromTemplate(f"budget {budget_id} was made from a template: change that")
     if row.source == "config":
         raise FromConfig(f"budget {budget_id} is declared in the configuration: change it there")
     return row

@@ -6,6 +6,7 @@ options. Two hosts that meet the same customer at once find the same one.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, exists, func, select, update
@@ -204,12 +205,49 @@ def _make(
     return made, set(customers) - made
 
 
-def _make_one(connection: Connection, template_id: int, customer: str, now_ms: int) -> None:
-    """Also again: one that was forgotten comes back with what was spent."""
+def identity_of_customer(template_identity: str, customer: str) -> str:
+    return shortened(f"{template_identity}|customer={customer}")
+
+
+def id_of(identity: str) -> int:
+    """The id that a customer's budget gets wherever and whenever it is made, so that journals name
+    the same one after the database was restored from a backup. Below zero, where no others are."""
+    return -(2**40 + (int.from_bytes(sha256(identity.encode()).digest()[:7], "big") >> 4))
+
+
+def _free_id(connection: Connection, identity: str) -> int:
+    table, id_ = table_of(Budget), id_of(identity)
+    while connection.execute(
+        select(table.c.id).where(table.c.id == id_, table.c.identity != identity)
+    ).first():
+        id_ -= 1  # chance, once in some 10^15 pairs
+    return id_
+
+
+def remake(connection: Connection, missing: Collection[int], customer: str, now_ms: int) -> bool:
+    """Make again what a database that was restored from a backup lacks. False: none of these ids is
+    a budget of this customer."""
+    table = table_of(Budget)
+    query = select(table.c.id, table.c.identity, table.c.options, table.c.tombstoned_at_ms)
+    made = False
+    for row in connection.execute(query.where(table.c.scope_kind != CUSTOMER)).all():
+        for name in (customer, SHARED) if row.options.get("each") else ():
+            if id_of(identity_of_customer(row.identity, name)) in missing:
+                budget_id = _make_one(connection, row.id, name, now_ms)
+                if row.tombstoned_at_ms is not None:
+                    gone = update(table).where(table.c.id == budget_id)
+                    connection.execute(gone.values(tombstoned_at_ms=row.tombstoned_at_ms))
+                made = True
+    return made
+
+
+def _make_one(connection: Connection, template_id: int, customer: str, now_ms: int) -> int:
+    """Also again: one that was forgotten comes back with what was spent. Returns the id."""
     table = table_of(Budget)
     template = connection.execute(select(table).where(table.c.id == template_id)).one()
-    identity = shortened(f"{template.identity}|customer={customer}")
+    identity = identity_of_customer(template.identity, customer)
     new = {
+        "id": _free_id(connection, identity),
         "identity": identity,
         "scope_kind": CUSTOMER,
         "source": TEMPLATE,
@@ -224,3 +262,4 @@ def _make_one(connection: Connection, template_id: int, customer: str, now_ms: i
     connection.execute(again.values(tombstoned_at_ms=None, created_at_ms=now_ms))
     link = {"budget_id": row.id, "template_id": template_id, "customer": customer}
     connection.execute(insert_new(connection, table_of(CustomerBudget), ("budget_id",)), link)
+    return int(row.id)

@@ -7,7 +7,6 @@ DatabaseError
  |    +-- NotKnown      there is no such thing
  |    +-- AlreadyThere  it would come twice
  |    +-- FromConfig    the configuration declares it, and is where it is changed
- |    +-- FromTemplate  a template does
  +-- ReportError        a report that cannot be made as asked: unknown dimension, bad time range
 """
 
@@ -53,10 +52,6 @@ class AlreadyThere(CatalogError):
 
 class FromConfig(CatalogError):
     """What the configuration declares, it also takes back."""
-
-
-class FromTemplate(CatalogError):
-    """What was made from a template changes with it."""
 
 
 class ReportError(DatabaseError):

@@ -6,10 +6,12 @@ from typing import NamedTuple
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from db.customers import remake
 from db.journal_records import Hold, Settle
 from db.ledger_rows import Row, lost_settlement, settled_row
 from db.ledger_types import Batch, DeadLetter
 from db.references import References, UnknownReference
+from db.report_dimensions import CUSTOMER_TAG
 from db.statements import INSERT_COSTS, insert_costs_returning
 from db.transactions import is_retryable
 
@@ -91,6 +93,25 @@ def _ended(
     connection: Connection, references: References, hold: Hold, settle: Settle | None
 ) -> Ended:
     """Raises UnknownReference."""
+    try:
+        return _ended_now(connection, references, hold, settle)
+    except UnknownReference:
+        if not _remade(connection, hold):
+            raise
+    return _ended_now(connection, references, hold, settle)
+
+
+def _remade(connection: Connection, hold: Hold) -> bool:
+    """Whether budgets of the call's customer were lacking, and are there now."""
+    customer = (hold.tags or {}).get(CUSTOMER_TAG)
+    if not customer:
+        return False
+    return remake(connection, {window[0] for window, _ in hold.amounts}, customer, hold.at_ms)
+
+
+def _ended_now(
+    connection: Connection, references: References, hold: Hold, settle: Settle | None
+) -> Ended:
     if settle is None:
         units = [references.unit(connection, window[0]) for window, _ in hold.amounts]
         settle = lost_settlement(hold, units)

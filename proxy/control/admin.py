@@ -135,7 +135,8 @@ class Admin:
 def _starts_at(budget: BudgetRow, now_s: float) -> int | None:
     """The current window of a budget that has a gauge; None: it has none."""
     gauged = budget.scope.partition("/")[0] in GAUGED_SCOPES and budget.unit == "usd"
-    if not gauged or budget.period == "request" or budget.models or budget.providers:
+    narrowed = budget.models or budget.providers or budget.each
+    if not gauged or budget.period == "request" or narrowed:
         return None
     zone, week_start, month_day = budget.timezone, budget.week_start, budget.month_day
     return current_window(budget.period, zone, week_start, month_day, now_s)[0]

@@ -137,6 +137,8 @@ async def exhausted_at_ms(
 ) -> tuple[int | None, str]:
     """`exhaustion` in unix milliseconds."""
     budget = status.budget
+    if budget.each:
+        return None, "every customer has a budget of its own"
     if budget.period in ("request", "minute", "hour"):
         return None, "periods of a day and longer are forecast"
     if not status.remaining:

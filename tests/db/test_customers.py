@@ -5,11 +5,21 @@ import asyncio
 import pytest
 from sqlalchemy import select, update
 
-from db import catalog
+from db import catalog, customers
 from db.catalog_budget_edits import budget_state, change_budget, create_budget, delete_budget
+from db.catalog_budgets import identity_of
 from db.catalog_types import Declared, DeclaredBudget
-from db.customers import SHARED, count_customers, forget_customers, load_customers, meet
-from db.errors import FromTemplate
+from db.customers import (
+    SHARED,
+    count_customers,
+    forget_customers,
+    id_of,
+    identity_of_customer,
+    load_customers,
+    meet,
+    remake,
+)
+from db.errors import NotKnown
 from db.models import Budget, Window
 from tests.factories import NOW_MS, stored
 
@@ -131,9 +141,8 @@ async def test_templates_by_command(call):
     await call(change_budget, template_id, limit=7, options={"enforce": False})
     (changed,) = await call(load_customers, [made.id])
     assert (changed.limit, changed.enforce) == (7, False)
-    state = await call(budget_state, made.id)
-    assert (state["scope"], state["source"]) == ("customer/team/acme/search/c-1", "template")
-    with pytest.raises(FromTemplate, match="change that"):
+    assert await call(budget_state, made.id) is None
+    with pytest.raises(NotKnown):
         await call(change_budget, made.id, limit=1, options={})
     await call(delete_budget, template_id, NOW_MS)
     assert await call(load_customers, [made.id]) == []
@@ -160,6 +169,30 @@ async def test_customers_for_ever_are_kept(sync, call, connection):
     await of(call, template_id, "a")
     await connection.execute(update(Budget).values(created_at_ms=0))
     assert await call(forget_customers, NOW_S, NOW_MS, 10) == 0
+
+
+async def test_ids_are_the_same_in_every_database_and_one_that_is_taken_is_left(
+    sync, call, monkeypatch
+):
+    template_id = (await sync(TEMPLATE))["customer"]
+    identity = identity_of_customer(identity_of(TEMPLATE), "a")
+    assert (await of(call, template_id, "a"))["a"].id == id_of(identity)
+    assert -(2**53) < id_of(identity) < 0
+    monkeypatch.setattr(customers, "id_of", lambda _: id_of(identity))
+    assert (await of(call, template_id, "b"))["b"].id == id_of(identity) - 1
+
+
+@pytest.mark.parametrize("lives", [True, False])
+async def test_what_a_restored_database_lacks_is_made_again(sync, call, lives):
+    template_id = (await sync(TEMPLATE))["customer"]
+    if not lives:
+        await sync()
+    missing = {id_of(identity_of_customer(identity_of(TEMPLATE), name)) for name in ("a", SHARED)}
+    assert not await call(remake, {template_id, 5}, "a", NOW_MS)
+    assert not await call(remake, {template_id, min(missing) - 1}, "a", NOW_MS)
+    assert await call(remake, missing, "a", NOW_MS)
+    found = await call(load_customers, sorted(missing))
+    assert {budget.id for budget in found} == (missing if lives else set())
 
 
 async def test_hosts_that_meet_customers_at_once_make_each_once_and_not_too_many(engine):

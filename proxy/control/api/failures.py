@@ -15,7 +15,6 @@ from db.errors import (
     CatalogError,
     DatabaseError,
     FromConfig,
-    FromTemplate,
     NotKnown,
     ReportError,
 )
@@ -34,7 +33,6 @@ _REFUSALS: tuple[tuple[type[CatalogError], int, str], ...] = (
     (NotKnown, 404, "not_found"),
     (AlreadyThere, 409, "conflict"),
     (FromConfig, 409, "declared_in_config"),
-    (FromTemplate, 409, "made_from_template"),
 )
 
 
