@@ -186,6 +186,33 @@ CREATE TABLE ai_cost_analytics (
 	CONSTRAINT fk_ai_cost_analytics_project_id FOREIGN KEY(project_id) REFERENCES ai_projects (id) ON DELETE RESTRICT,
 	CONSTRAINT fk_ai_cost_analytics_user_id FOREIGN KEY(user_id) REFERENCES ai_users (id) ON DELETE RESTRICT
 );
+CREATE TABLE ai_cost_days (
+	shard VARCHAR(512) NOT NULL,
+	day BIGINT NOT NULL,
+	key_id INTEGER NOT NULL,
+	organization_id INTEGER NOT NULL,
+	team_id INTEGER NOT NULL,
+	project_id INTEGER,
+	user_id INTEGER,
+	provider VARCHAR(64) NOT NULL,
+	model VARCHAR(256) NOT NULL,
+	calls BIGINT NOT NULL,
+	input_tokens BIGINT NOT NULL,
+	cache_read_tokens BIGINT NOT NULL,
+	cache_write_tokens BIGINT NOT NULL,
+	output_tokens BIGINT NOT NULL,
+	reasoning_tokens BIGINT NOT NULL,
+	cost_nano BIGINT NOT NULL,
+	adjusted_nano BIGINT NOT NULL,
+	provider_cost_nano BIGINT NOT NULL,
+	drift_nano BIGINT NOT NULL,
+	CONSTRAINT pk_ai_cost_days PRIMARY KEY (shard),
+	CONSTRAINT fk_ai_cost_days_key_id FOREIGN KEY(key_id) REFERENCES ai_api_keys (id) ON DELETE RESTRICT,
+	CONSTRAINT fk_ai_cost_days_organization_id FOREIGN KEY(organization_id) REFERENCES ai_organizations (id) ON DELETE RESTRICT,
+	CONSTRAINT fk_ai_cost_days_team_id FOREIGN KEY(team_id) REFERENCES ai_teams (id) ON DELETE RESTRICT,
+	CONSTRAINT fk_ai_cost_days_project_id FOREIGN KEY(project_id) REFERENCES ai_projects (id) ON DELETE RESTRICT,
+	CONSTRAINT fk_ai_cost_days_user_id FOREIGN KEY(user_id) REFERENCES ai_users (id) ON DELETE RESTRICT
+);
 CREATE TABLE ai_cost_validations (
 	id INTEGER NOT NULL,
 	validated_at_ms BIGINT NOT NULL,
@@ -200,6 +227,11 @@ CREATE TABLE ai_cost_validations (
 	exceeds BOOLEAN NOT NULL,
 	CONSTRAINT pk_ai_cost_validations PRIMARY KEY (id),
 	CONSTRAINT uq_ai_cost_validations_file_sha256_source_day_model UNIQUE (file_sha256, source, day, model)
+);
+CREATE TABLE ai_folded_days (
+	day INTEGER NOT NULL,
+	folded_at_ms BIGINT NOT NULL,
+	CONSTRAINT pk_ai_folded_days PRIMARY KEY (day)
 );
 CREATE TABLE ai_journal_offsets (
 	journal_id BLOB NOT NULL,
@@ -427,7 +459,7 @@ CREATE TABLE alembic_version (
 	version_num VARCHAR(32) NOT NULL,
 	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO "alembic_version" VALUES('0007');
+INSERT INTO "alembic_version" VALUES('0008');
 CREATE INDEX ix_ai_budget_leases_epoch_id ON ai_budget_leases (epoch_id);
 CREATE INDEX ix_ai_journal_offsets_epoch_id ON ai_journal_offsets (epoch_id);
 CREATE INDEX ix_ai_usage_costs_adjusts ON ai_usage_costs (adjusts) WHERE adjusts IS NOT NULL;
@@ -441,3 +473,4 @@ CREATE INDEX ix_ai_provider_objects_batch_id ON ai_provider_objects (batch_id) W
 CREATE INDEX ix_ai_budget_alerts_raised_at_ms ON ai_budget_alerts (raised_at_ms);
 CREATE INDEX ix_ai_budget_alert_deliveries_state_next_at_ms ON ai_budget_alert_deliveries (state, next_at_ms);
 CREATE INDEX ix_ai_budget_raises_budget_id ON ai_budget_raises (budget_id);
+CREATE INDEX ix_ai_cost_days_day ON ai_cost_days (day);
