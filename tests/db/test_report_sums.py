@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from datetime import UTC, datetime
+from itertools import product
 
 import pytest
 from sqlalchemy import event
@@ -41,23 +42,28 @@ async def rows(write):
     return rows
 
 
-@pytest.mark.parametrize("zone", ZONES)
-@pytest.mark.parametrize("granularity", ["hour", "day", "week", "month"])
-async def test_each_call_is_in_the_period_of_its_local_time(connection, rows, zone, granularity):
-    since, until = START + 12_345, START + 790 * 95 * 60_000
+def expected_sums(rows, granularity, zone, since, until):
+    """Calls and cost by label of the period and model, each call by itself."""
     expected = defaultdict(lambda: [0, 0])
     for row in rows:
         if since <= row["at_ms"] < until:
             of = expected[label_of(granularity, zone, row["at_ms"]), row["model"]]
             of[0] += 1
             of[1] += row["cost_nano"]
-    periods = between(granularity, zone, since, until)
-    found = await sums(connection, ["model"], Filters(since, until), periods)
-    named = {
-        (periods.periods[number].label, model): [values[0], values[COST]]
-        for (number, model), values in found.items()
-    }
-    assert named == expected
+    return expected
+
+
+async def test_each_call_is_in_the_period_of_its_local_time(connection, rows):
+    since, until = START + 12_345, START + 790 * 95 * 60_000
+    for granularity, zone in product(("hour", "day", "week", "month"), ZONES):
+        periods = between(granularity, zone, since, until)
+        found = await sums(connection, ["model"], Filters(since, until), periods)
+        named = {
+            (periods.periods[number].label, model): [values[0], values[COST]]
+            for (number, model), values in found.items()
+        }
+        expected = expected_sums(rows, granularity, zone, since, until)
+        assert named == expected, (granularity, zone)
 
 
 async def test_the_ledger_that_reports_read_verifies(engine, connection, rows):
