@@ -27,8 +27,8 @@ async def call_page(
     Raises ReportError."""
     if filters.since_ms is not None:
         await require_rows(connection, filters.since_ms, "a list of calls")
-    # The rows are picked from the index by time before anything is joined to them: a planner that
-    # may do it the other way round sorts the whole ledger.
+    # Rows are picked from the index by time before anything is joined to them, by a query of its
+    # own: a planner that may do it the other way round reads the whole ledger.
     query = (
         select(UsageCost.call_id)
         .select_from(from_clause(ROWS, filters.where))
@@ -38,7 +38,7 @@ async def call_page(
         older = or_(UsageCost.at_ms < before.at_ms, UsageCost.call_id < before.call_id)
         query = query.where(and_(UsageCost.at_ms <= before.at_ms, older))
     newest_first = (UsageCost.at_ms.desc(), UsageCost.call_id.desc())
-    picked = query.order_by(*newest_first).limit(limit).subquery()
-    page = calls_query().where(UsageCost.call_id.in_(select(picked.c.call_id)))
+    picked = (await connection.execute(query.order_by(*newest_first).limit(limit))).scalars().all()
+    page = calls_query().where(UsageCost.call_id.in_(picked))
     rows = await connection.execute(page.order_by(*newest_first))
     return [(Place(row.at_ms, row.call_id), call_of(row)) for row in rows]

@@ -1,9 +1,9 @@
 """Sums of the ledger by any dimension, from rollups where these have it, else from cost rows."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.errors import ReportError
@@ -32,6 +32,7 @@ USD_FIELDS = ("cost_usd", "original_usd", "adjustment_usd", "provider_cost_usd",
 GROUP_FIELDS = ("calls", *TOKENS, *USD_FIELDS)
 COST = 1 + len(TOKENS)  # the place of the cost in a group's sums
 SUMS = COST + 1 + 3
+ALL_SUMS = range(SUMS)
 NOTHING = (0,) * SUMS  # the sums of no calls
 GROUPS_MAX = 200_000
 
@@ -65,10 +66,13 @@ async def sums(
     by: Sequence[str],
     filters: Filters = Filters(),  # noqa: B008 (immutable)
     periods: Periods | None = None,
+    only: Collection[int] = ALL_SUMS,
 ) -> Sums:
     """By the names of each group: calls, TOKENS, then amounts in nano-USD, the cost at COST.
 
     With `periods`, which cover the filters' time, the first part of a key is a period's number.
+    Of the sums the calls and those at the places `only` are added up, the others are 0: that takes
+    half the time.
     Whole days and hours are read from rollups where these have the dimensions and no period begins
     within an hour of UTC; the rest from cost rows, while these are there. Raises ReportError.
     """
@@ -79,7 +83,7 @@ async def sums(
     for part in parts_of(dimensions, filters, periods, folded):
         if part.source is ROWS:
             await require_rows(connection, part.since_ms, "this report")
-        query = await _sums_query(connection, by, part, filters, periods)
+        query = await _sums_query(connection, by, part, filters, periods, only)
         rows = (await connection.execute(query.limit(GROUPS_MAX + 1))).all()
         for key, values in _keyed(rows, part, periods):
             _add(found, key, values)
@@ -112,6 +116,7 @@ async def _sums_query(
     part: Part,
     filters: Filters,
     periods: Periods | None,
+    only: Collection[int],
 ) -> Any:
     source = part.source
     columns = [expression(source, name).label(f"d{n}") for n, name in enumerate(by)]
@@ -120,8 +125,12 @@ async def _sums_query(
     if part.hours:
         columns.insert(0, expression(source, "day").label("moved"))
     part_filters = Filters(part.since_ms, part.until_ms, filters.where)
+    values = (
+        column if n == 0 or n in only else literal_column("0")
+        for n, column in enumerate((source.calls, *_sum_columns(source)))
+    )
     return (
-        select(*columns, source.calls, *_sum_columns(source))
+        select(*columns, *values)
         .select_from(from_clause(source, {*by, *filters.where}))
         .where(*await conditions(connection, source, part_filters), *_of_hours(part))
         .group_by(*(column.name for column in columns))

@@ -56,7 +56,7 @@ async def period_end(
         by=outlook.by, where=outlook.where, granularity="day", timezone=outlook.timezone
     )
     since = replace(question, since=iso(start_s), until=_iso_ms(now_ms))
-    spent = await period_sums(connection, since, now_ms)
+    spent = await period_sums(connection, since, now_ms, (COST,))
     so_far: dict[tuple[Any, ...], int] = {}
     for key, values in spent.sums.items():
         so_far[key[1:]] = so_far.get(key[1:], 0) + values[COST]
@@ -103,7 +103,7 @@ async def _histories(
     for _ in range(days):
         first_s = current_window("day", question.timezone, 0, 1, first_s - 1)[0]
     asked = replace(question, since=iso(first_s), until=iso(today_s))
-    found = await period_sums(connection, asked, now_ms)
+    found = await period_sums(connection, asked, now_ms, (column,))
     if not found.sums:
         return {}
     first = min(key[0] for key in found.sums)

@@ -3,7 +3,7 @@
 The command and the admin API ask the same questions here, so their figures are the same.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -15,7 +15,17 @@ from db.errors import ReportError
 from db.report_dimensions import TIMES, check_dimensions
 from db.report_filters import Filters, find_zone, parse_time_range
 from db.report_periods import Period, Periods
-from db.report_sums import COST, GROUP_FIELDS, NOTHING, Sums, group_fields, grouped, sums, time_span
+from db.report_sums import (
+    ALL_SUMS,
+    COST,
+    GROUP_FIELDS,
+    NOTHING,
+    Sums,
+    group_fields,
+    grouped,
+    sums,
+    time_span,
+)
 from db.trend import trend
 from pricing.money import usd_from_nano
 from proxy.control.report_ranges import previous_range
@@ -129,8 +139,14 @@ class PeriodSums(NamedTuple):
     known: tuple[int, int]
 
 
-async def period_sums(connection: AsyncConnection, question: Question, now_ms: int) -> PeriodSums:
-    """In the question's granularity; with `compare` from one period earlier. Raises ReportError."""
+async def period_sums(
+    connection: AsyncConnection,
+    question: Question,
+    now_ms: int,
+    only: Collection[int] = ALL_SUMS,
+) -> PeriodSums:
+    """In the question's granularity; with `compare` from one period earlier; `only` as of `sums`.
+    Raises ReportError."""
     check_dimensions(question.by)
     times = parse_time_range(question.since, question.until, now_ms, question.timezone)
     filters = Filters(*times, question.where)
@@ -150,7 +166,7 @@ async def period_sums(connection: AsyncConnection, question: Question, now_ms: i
     if filters.since_ms is None:  # there was nothing before
         since_ms = periods.periods[0].start_s * 1000
     of_time = Filters(since_ms, until_ms, question.where)
-    found = await sums(connection, question.by, of_time, periods)
+    found = await sums(connection, question.by, of_time, periods, only)
     return PeriodSums(periods.periods, found, (since_ms, min(until_ms, now_ms)))
 
 

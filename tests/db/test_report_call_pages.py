@@ -1,6 +1,7 @@
 """Calls page by page: every row once, the newest first, also where many have one time; one call."""
 
 import pytest
+from sqlalchemy import event
 
 from db import journal_records
 from db.engine import reader
@@ -36,6 +37,22 @@ async def test_filters_hold_on_every_page(write, connection):
     page = await call_page(connection, of_a, 2)
     (last,) = await call_page(connection, of_a, 2, page[-1][0])
     assert [call["model"] for _, call in (*page, last)] == ["a"] * 3
+
+
+async def test_rows_are_picked_before_anything_is_joined_to_them(write, engine, connection):
+    """Else PostgreSQL reads every row of a large ledger for a page of fifty."""
+    key = await write(a_stored_key)
+    rows = [a_row(key, at_ms=NOW_MS + n) for n in range(3)]
+    await write(insert_rows, *rows)
+    seen = []
+    event.listen(
+        engine.sync_engine, "before_cursor_execute", lambda *more: seen.append((more[2], more[3]))
+    )
+    assert len(await call_page(connection, Filters(), 2)) == 2
+    (picking, _), (joining, parameters) = (each for each in seen if each[0].startswith("SELECT"))
+    assert "JOIN" not in picking
+    assert joining.count("SELECT") == 1
+    assert set(parameters) == {row["call_id"] for row in rows[1:]}
 
 
 async def test_one_call_with_its_adjustments(write, connection):

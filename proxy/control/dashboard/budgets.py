@@ -229,7 +229,7 @@ async def _chart(visit: Visit, connection: AsyncConnection, budget: BudgetRow) -
         granularity="day",
         timezone=budget.timezone,
     )
-    found = await period_sums(connection, question, visit.backend.now_ms)
+    found = await period_sums(connection, question, visit.backend.now_ms, (COST,))
     groups: dict[str, list[int]] = {}
     for (number, model), values in found.sums.items():
         groups.setdefault(model, [0] * len(found.periods))[number] += values[COST]

@@ -11,6 +11,7 @@ from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
 from db.errors import ReportError
+from db.report_dimensions import IN_ROLLUPS
 from db.report_filters import find_zone
 from db.report_sums import COST
 from proxy.control.dashboard.charts import Chart, stacked
@@ -29,6 +30,7 @@ PERIODS = {
     "90d": ("90 days", 89, "week"),
     "month": ("This month", -1, "day"),
 }
+HOUR_S = 3_600
 SHOWN_MAX = 25
 TEXT_MAX = 256
 NONE = "(none)"
@@ -63,6 +65,11 @@ class View:
     def dimension(self) -> str:
         return f"tag:{self.tag}" if self.by == "tag" else self.by
 
+    def reads_rows(self, now_s: float) -> bool:
+        """Whether rollups have not what it asks for: then it may take seconds."""
+        in_hours = self.since_s(now_s) % HOUR_S == 0
+        return not (in_hours and IN_ROLLUPS.issuperset((self.dimension, *self.where)))
+
     def since_s(self, now_s: float) -> int:
         """The begin of a day of the zone: what rollups have whole."""
         days = PERIODS[self.period][1]
@@ -86,6 +93,10 @@ async def overview(visit: Visit) -> Response:
     view = View.of(visit.request.query_params)
     now_ms = visit.backend.now_ms
     where = visit.identity.narrow(view.where)
+    headers, query = visit.request.headers, visit.request.query_params
+    at_once = "hx-request" in headers or "whole" in query
+    if view.reads_rows(now_ms / 1000) and not at_once:
+        return visit.page("overview_later.html", view=view)
 
     async def ask(connection: AsyncConnection) -> tuple[Answer, Chart]:
         table = await answer(connection, _question(view, where, now_ms), now_ms)
@@ -130,7 +141,7 @@ async def _chart(
         granularity=PERIODS[view.period][2],
         timezone=view.timezone,
     )
-    found = await period_sums(connection, question, now_ms)
+    found = await period_sums(connection, question, now_ms, (COST,))
     groups: dict[str, list[int]] = {}
     for (number, name), values in found.sums.items():
         of_group = groups.setdefault(name or NONE, [0] * len(found.periods))

@@ -2,6 +2,7 @@
 
 import re
 from decimal import Decimal
+from html import unescape
 
 import pytest
 
@@ -15,7 +16,8 @@ from tests.proxy.control.dashboard.conftest import ADMIN_KEY, COST, HOSTILE
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PATHS = ["", "/outlook", "/budgets", "/calls", "/refusals", "/keys", "/prices?q=gpt-5", "/alerts",
-         "/audit", "?period=30d&by=model", "?by=tag&tag=note", "?period=today&by=key"]  # fmt: skip
+         "/audit", "?period=30d&by=model", "?by=tag&tag=note", "?by=tag&tag=note&whole=1",
+         "?timezone=Asia/Kolkata&whole=1", "?period=today&by=key"]  # fmt: skip
 
 
 async def test_no_page_without_login(scene):
@@ -89,6 +91,20 @@ async def test_the_total_is_that_of_report_and_api_to_the_nano_dollar(scene):
 
     assert usd_from_nano(shown) == str(api) == str(await scene.site.backend.read(ask))
     assert shown == 2 * COST
+
+
+@pytest.mark.parametrize("query", ["?by=tag&tag=note", "?tag:note=x", "?timezone=Asia/Kolkata"])
+async def test_what_rollups_have_not_is_shown_once_the_page_is_there(scene, query):
+    browser = await scene.admin()
+    html = (await browser.get(query)).text
+    assert 'id="total"' not in html
+    place = unescape(re.search(r'hx-get="/dashboard([^"]+)" hx-trigger="load"', html)[1])
+    part = (await browser.get(place, headers={"hx-request": "true"})).text
+    link = unescape(re.search(r'href="/dashboard([^"]+whole=1[^"]*)"', html)[1])
+    wanted = 0 if query.startswith("?tag:") else 2 * COST
+    for text in (part, (await browser.get(link)).text):
+        assert f'data-nano="{wanted}"' in text
+        assert '<main id="main"' in text
 
 
 async def test_a_call_is_explained_to_its_last_nano_dollar(scene):
