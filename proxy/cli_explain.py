@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import BinaryIO, NamedTuple
 from urllib.parse import quote
 
@@ -26,6 +27,7 @@ from proxy.control.api import explain as api
 from proxy.control.api.failures import ApiError
 from proxy.control.figures import figure
 from proxy.customers import unnamed
+from proxy.downgrade import BODY_BYTES_MAX, rewritten, target_of
 from proxy.errors import Refusal
 from proxy.explain import Standing, Verdict, explain, items, needs
 from proxy.providers import registry
@@ -46,6 +48,8 @@ class Asked(NamedTuple):
     facts: Facts
     price: Price
     quote: Callable[[str], Price]
+    path: str
+    body: bytes
 
 
 @click.command()
@@ -69,7 +73,8 @@ def command(
     customer: str,
     output: str,
 ) -> None:
-    """Would this call pass, be clamped, wait or be refused? By which budget, and for how much?
+    """Would this call pass, be clamped, wait, go to a cheaper model or be refused? By which budget,
+    and for how much?
 
     Exit code 1 if it would be refused.
     """
@@ -118,7 +123,34 @@ def _explained(
     asked = _asked(config, principal, *call)
     standings = _standings(statuses, leases, asked)
     verdict = explain(asked.facts, asked.price, standings, asked.quote)
+    cheaper = _cheaper(config, principal, asked, verdict)
+    if cheaper is not None:
+        of_cheaper = _standings(statuses, leases, cheaper)
+        with suppress(Refusal):  # what bounds the cheaper model's cost does not let it pass either
+            second = explain(cheaper.facts, cheaper.price, of_cheaper, cheaper.quote)
+            if second.word != "refused":
+                return second.word, list(_rows(cheaper, of_cheaper, second, asked.facts.model))
     return verdict.word, list(_rows(asked, standings, verdict))
+
+
+def _cheaper(config: Config, principal: Principal, asked: Asked, verdict: Verdict) -> Asked | None:
+    """The call at the model that the budget in the way names in its stead, as admission would try
+    it; None: there is no such model, or the call cannot be made for it."""
+    budget = verdict.blocking.entry if verdict.blocking is not None else None
+    if verdict.word != "refused" or budget is None or len(asked.body) > BODY_BYTES_MAX:
+        return None
+    target = target_of(budget, asked.facts.model)
+    if not target:
+        return None
+    declared = config.providers[asked.provider]
+    body, path = rewritten(declared.dialect, asked.body, asked.path.encode(), target)
+    try:
+        found = _asked(config, principal, asked.provider, path.decode(), target, body)
+    except (Refusal, Failure):
+        return None
+    wanted = declared.models.get(target, target)
+    fits = found.facts.model == wanted != asked.facts.model and not found.price.unpriced
+    return found if fits else None
 
 
 async def _ledger(
@@ -165,7 +197,8 @@ def _asked(
         raise Failure(f"no provider is called {name!r}: {', '.join(config.providers)}")
     declared = config.providers[name]
     dialect = registry.dialect(declared.dialect, declared.clamp_field, declared.models)
-    facts = _facts(dialect, path or _path(declared.dialect, content, model), body)
+    path = path or _path(declared.dialect, content, model)
+    facts = _facts(dialect, path, body)
     facts.model = declared.models.get(facts.model, facts.model)
     if not principal.allows_provider(name):
         raise Refusal("provider_not_allowed", f"the key may not call provider {name!r}")
@@ -178,7 +211,7 @@ def _asked(
             raise Refusal("model_not_priced", f"{model!r} has no price in {book.version}")
         return price
 
-    return Asked(principal, name, facts, quote(facts.model), quote)
+    return Asked(principal, name, facts, quote(facts.model), quote, path, body)
 
 
 def _provider_of(config: Config, book: PriceBook, principal: Principal, model: str) -> str:
@@ -251,7 +284,10 @@ def _standing(entry: BudgetEntry, status: BudgetStatus, leases: Sequence[LeaseSt
     return Standing(entry, status.limit, status.spent, max(free, 0))
 
 
-def _rows(asked: Asked, standings: Sequence[Standing], verdict: Verdict) -> Iterator[Row]:
+def _rows(
+    asked: Asked, standings: Sequence[Standing], verdict: Verdict, instead_of: str = ""
+) -> Iterator[Row]:
+    """`instead_of`: the model that was asked for, where a spent budget names this one."""
     for name, count, nano in items(verdict.ceiling, asked.price):
         yield {"what": "hold", "name": f"{count:,} {name}", "needs": usd_from_nano(nano)}
     for standing in standings:
@@ -260,9 +296,10 @@ def _rows(asked: Asked, standings: Sequence[Standing], verdict: Verdict) -> Iter
         "what": "call",
         "name": f"{asked.provider}/{asked.facts.model}",
         "needs": usd_from_nano(verdict.ceiling.nano),
-        "verdict": _sentence(verdict),
+        "verdict": _sentence(verdict) + (f", instead of {instead_of}" if instead_of else ""),
         "clamped_to": verdict.clamped_to,
         "blocked_by": verdict.blocking.entry.scope if verdict.blocking else None,
+        "downgraded_from": instead_of or None,
     }
 
 

@@ -42,11 +42,7 @@ def cheaper(call: Call, budget: BudgetEntry) -> Rewritten | None:
     target = target_of(budget, facts.model)
     if not target or facts.later == "batch" or len(call.body) > BODY_BYTES_MAX:
         return None
-    body, path = call.body, arrival.path
-    if arrival.dialect.name == "gemini" and _IN_PATH.fullmatch(path):
-        path = _IN_PATH.sub(lambda found: found[1] + target.encode() + found[2], path)
-    else:
-        body = with_model(body, target)
+    body, path = rewritten(arrival.dialect.name, call.body, arrival.path, target)
     try:
         found = arrival.dialect.facts(arrival.route, path.decode("ascii"), arrival.query, body)
     except (Refusal, UnicodeDecodeError):
@@ -71,6 +67,13 @@ def target_of(budget: BudgetEntry, model: str) -> str:
         if fnmatchcase(name, glob.lower()):
             return "" if target.lower() == name else target
     return ""
+
+
+def rewritten(dialect: str, body: bytes, path: bytes, model: str) -> tuple[bytes, bytes]:
+    """Body and path of a request for another model, where they can name it."""
+    if dialect == "gemini" and _IN_PATH.fullmatch(path):
+        return body, _IN_PATH.sub(lambda found: found[1] + model.encode() + found[2], path)
+    return with_model(body, model), path
 
 
 def with_model(body: bytes, model: str) -> bytes:

@@ -141,6 +141,35 @@ def test_a_cap_per_call_refuses(tollkeeper: Tollkeeper) -> None:
     assert verdict(found)["blocked_by"] == "key/search-prod"
 
 
+def downgrading(tmp_path: Path, asked: str, cheaper: str) -> Tollkeeper:
+    """The team's budget names another model in place of those it cannot pay for."""
+    line = "{scope: team/acme/search,"
+    named = f"{line} on_exhausted: {{downgrade: {{'{asked}': {cheaper}}}}},"
+    made = Tollkeeper(tmp_path, CONFIG.replace(line, named))
+    made.ok("keys", "create", "--name", "dev", "--team", "acme/search")
+    return made
+
+
+def test_a_spent_budget_names_a_cheaper_model(tmp_path: Path) -> None:
+    tollkeeper = downgrading(tmp_path, "gpt-5", "gpt-5-mini")
+    request = CHAT | {"model": "gpt-5", "max_completion_tokens": 1000}
+    assert verdict(explained(tollkeeper, request))["downgraded_from"] is None
+    spend(tollkeeper, 40_000_000, granted=40_000_000)
+    found = verdict(explained(tollkeeper, request))
+    assert found["name"] == "openai/gpt-5-mini"
+    assert found["verdict"] == "passes, instead of gpt-5"
+    assert found["downgraded_from"] == "gpt-5"
+
+
+@pytest.mark.parametrize("other", ["gpt-5", "no-such-model", "gpt-5-mini"])
+def test_a_model_that_does_not_help_is_no_way_out(tmp_path: Path, other: str) -> None:
+    tollkeeper = downgrading(tmp_path, "gpt-5-m*", other)
+    spend(tollkeeper, 49_000_000, granted=49_000_000)
+    found = explained(tollkeeper, CHAT | {"max_completion_tokens": 1000}, exit_code=1)
+    assert verdict(found)["name"] == "openai/gpt-5-mini"
+    assert verdict(found)["verdict"] == "refused"
+
+
 @pytest.mark.parametrize(
     ("request_", "options", "name"),
     [

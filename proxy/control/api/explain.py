@@ -49,6 +49,7 @@ class ExplainedLine(Struct, frozen=True, kw_only=True):
     verdict: str | None = None
     clamped_to: int | None = None
     blocked_by: str | None = None
+    downgraded_from: str | None = None  # the model asked for, where a spent budget names this one
     scope: str | None = None  # of a budget
 
 
