@@ -20,6 +20,7 @@ class SimCall:
     number: int
     stream: bool = False
     max_tokens: int | None = 100
+    customer: str = ""
     status: int = 0  # 0: no answer
     code: str = ""  # of a refusal
     completed: bool = False  # the whole reply is here
@@ -83,11 +84,13 @@ class ClientConnection(asyncio.Protocol):
         head = (
             f"POST /openai/v1/chat/completions HTTP/1.1\r\nhost: t\r\n"
             f"authorization: Bearer {key}\r\ncontent-type: application/json\r\n"
-            f"x-tollkeeper-tags: sim={call.number}\r\ncontent-length: {len(body)}\r\n\r\n"
+            f"x-tollkeeper-tags: sim={call.number}\r\ncontent-length: {len(body)}\r\n"
         )
+        if call.customer:
+            head += f"x-tollkeeper-customer: {call.customer}\r\n"
         self._waiter = self.loop.create_future()
         waiter = self._waiter
-        self.transport.write(head.encode() + body)
+        self.transport.write(head.encode() + b"\r\n" + body)
         call.sent = True
         if hang_up_after_s is None:
             await waiter

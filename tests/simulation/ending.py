@@ -120,7 +120,7 @@ async def _compete(world: "World", places: list[Any]) -> None:
 
 async def _probe(world: "World", host: Any) -> SimCall:
     call = world.new_call()
-    call.stream, call.max_tokens = False, 100
+    call.stream, call.max_tokens, call.customer = False, 100, ""
     connection = await world.make(call, host=host)
     if connection is not None:
         connection.transport.close()

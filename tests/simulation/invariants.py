@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection
 
+from db.catalog_budgets import identity_of
+from db.customers import SHARED, id_of, identity_of_customer
 from db.journal_records import FLAG_UNBACKED, Hold, Settle, Window
 from db.verify_costs import check_corrections, check_costs
 from db.verify_journals import check_journals
 from db.verify_money import check_epochs, check_leases, check_references, check_rows, check_windows
 from db.verify_rollups import check_rollups
+from proxy.control.declared import declared_budget
 from proxy.control.opening import Parts
 from tests.simulation.loop import Process
 
@@ -134,8 +137,21 @@ class Invariants:
     def on_request(self, number: int) -> None:
         """The provider has got a request."""
         require(number in self.holds, f"I4: call {number} was forwarded before it was journaled")
+        self._check_customer(number)
         self.forwarded.add(number)
         self._exposed = None
+
+    def _check_customer(self, number: int) -> None:
+        """Whoever names a customer is charged to its budget, or to the one that is shared."""
+        world = self.world
+        customer, scenario = world.calls[number].customer, world.scenario
+        if not customer or scenario.outage == "allow" or "budgets_deleted" in scenario.faults:
+            return
+        (template,) = (each for each in scenario.budgets if each.each)
+        identity = identity_of(declared_budget(template))
+        own = {id_of(identity_of_customer(identity, name)) for name in (customer, SHARED)}
+        charged = {window[0] for window, _ in self.holds[number].amounts}
+        require(own & charged, f"call {number} of {customer} was forwarded without its budget")
 
     def on_power_loss(self, host: object, holds: set[bytes], settles: set[bytes]) -> None:
         """`holds` and `settles` are left in the journals of a host."""

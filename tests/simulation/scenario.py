@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from proxy.config import (
     Budget,
     Config,
+    Customers,
     Journal,
     Key,
     Log,
@@ -29,6 +30,8 @@ FAULTS = (
     "channel_cut", "clock_jump", "limits", "budgets_deleted", "keys", "disk_full",
     "long_pause", "drain", "foreign_drain", "restore",
 )  # fmt: skip
+CUSTOMERS = 0.15  # share of the worlds that have a budget for each of them
+CAPS = (Customers(), Customers(tracked_max=2), Customers(tracked_max=2, beyond="share"))
 RARE = {"restore": 0.04, "foreign_drain": 0.1, "messages_lost": 0.15, "long_pause": 0.15}
 
 
@@ -52,6 +55,7 @@ class Scenario:
     keep_h: float = 24.0
     flush_ms: int = 100
     budgets: list[Budget] = field(default_factory=list)
+    customers: int = 0  # who call; each has a budget of its own, 0: there is no template
 
     @classmethod
     def of(cls, seed: int, **fixed: Any) -> "Scenario":
@@ -72,7 +76,24 @@ class Scenario:
         }
         if "restore" in values["faults"]:
             values["keep_h"] = 24.0
-        return cls(seed, **(values | fixed))
+        return cls(seed, **(values | fixed))._with_customers()
+
+    def _with_customers(self) -> "Scenario":
+        """Drawn apart, so that the other seeds stand for what they always did."""
+        random = Random(f"customers {self.seed}")
+        if random.random() < CUSTOMERS:
+            self.customers = random.choice((1, 3, 5))
+            self.budgets.append(
+                Budget(
+                    "team/acme/search",
+                    random.choice(("total", "day", "minute")),
+                    limit_usd=random.choice(("0.005", "0.012")),
+                    each="customer",
+                    customers=random.choice(CAPS),
+                    hold_wait_ms=self.budgets[0].hold_wait_ms if self.budgets else 300,
+                )
+            )
+        return self
 
     def config(self, directory: Path) -> Config:
         journal = Journal(
@@ -100,7 +121,9 @@ class Scenario:
 
     def __str__(self) -> str:
         budgets = ", ".join(
-            f"{b.period} {b.unit_and_limit()[1]} {b.unit_and_limit()[0]}" for b in self.budgets
+            f"{b.period} {b.unit_and_limit()[1]} {b.unit_and_limit()[0]}"
+            + (f" for each of {self.customers} customers" if b.each else "")
+            for b in self.budgets
         )
         return (
             f"{self.hosts} hosts x {self.workers} workers, {self.calls} calls, sync {self.sync}, "

@@ -221,6 +221,8 @@ class World:
 
     def new_call(self) -> SimCall:
         call = a_call(next(self._numbers), self.random)
+        if self.scenario.customers:
+            call.customer = f"c-{call.number % self.scenario.customers}"
         self.calls[call.number] = call
         return call
 
