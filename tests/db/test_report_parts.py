@@ -96,6 +96,11 @@ def test_all_paths_have_the_same_figures(migrated_sqlite, made, zone, granularit
             rows, (since, until),
             lambda row: (label_of(granularity, zone, row["at_ms"]), row["model"]),
         )  # fmt: skip
+        some = await sums(connection, ["model"], filters, periods, (COST,))
+        assert some == {
+            key: [value if place in (0, COST) else 0 for place, value in enumerate(values)]
+            for key, values in found.items()
+        }
         for check in (check_rollups, check_days):
             assert [finding async for finding in check(connection)] == []
 
