@@ -6,6 +6,10 @@ import uuid
 import pytest
 from sqlalchemy import event, select, update
 
+from db.catalog_budget_edits import create_budget
+from db.catalog_budgets import identity_of
+from db.catalog_types import DeclaredBudget
+from db.customers import id_of, identity_of_customer
 from db.journal_records import FLAG_UNBACKED, Hold
 from db.ledger_corrections import UnknownCall
 from db.ledger_types import Batch, Correction, EpochClosed, LeaseRequest, LeaseState, OutcomeUnknown
@@ -263,6 +267,25 @@ async def test_a_record_the_ledger_cannot_take_is_put_aside(bank, epoch_id, jour
     assert bank.dead[-1][0] == bad
     assert bank.dead[-1][1]
     assert await bank.leases() == {epoch_id: (500, 30)}
+
+
+async def test_a_customers_budget_that_a_restored_database_lacks_takes_its_calls(
+    bank, epoch_id, journal_id
+):
+    template = DeclaredBudget(
+        "team/acme/search", "usd", 1_000, "total", options={"each": "customer", "customers_max": 9}
+    )
+    await bank.transactions.run(lambda c: create_budget(c, template, 0))
+    window = (id_of(identity_of_customer(identity_of(template), "c-1")), 0)
+    calls = []
+    for customer in ("c-1", "c-2"):  # of another one the budget is not
+        hold = bank.hold([(window, 200)], tags={"tollkeeper.customer": customer})
+        calls.append((hold, a_settle(hold, 120)))
+    nobody = await bank.drain(journal_id, epoch_id, 0, 1, settled=calls[1:])
+    assert (nobody.rows, nobody.dead) == (0, 1)
+    drained = await bank.drain(journal_id, epoch_id, 1, 2, settled=calls[:1])
+    assert (drained.rows, drained.dead) == (1, 0)
+    assert await bank.window(window) == (120, 120)  # which no lease of this database backs
 
 
 async def test_text_that_postgresql_refuses_is_kept_without_it(bank, epoch_id, journal_id):

@@ -48,8 +48,9 @@ class Standing:
 
     @property
     def capped(self) -> bool:
-        """A cap per call has no window, and nothing is spent in it."""
-        return self.budget.period == "request"
+        """A cap per call has no window, and nothing is spent in it; nor in a budget that every
+        customer has one like."""
+        return self.budget.period == "request" or bool(self.budget.each)
 
     @property
     def resets_at(self) -> str:
@@ -78,6 +79,8 @@ class Standing:
 
     @property
     def state(self) -> str:
+        if self.budget.each:
+            return "for each customer"
         if self.capped:
             return "cap per call"
         if self.status.spent >= self.status.limit:
@@ -139,7 +142,7 @@ async def shown(visit: Visit) -> Response:
 
 async def _show(visit: Visit, problem: str = "", status: int = 200) -> Response:
     async def ask(connection: AsyncConnection) -> tuple[Standing, Chart]:
-        standing = _one(visit, await standings(visit, connection))
+        standing = find_one(visit, await standings(visit, connection))
         return standing, await _chart(visit, connection, standing.budget)
 
     standing, chart = await visit.backend.read(ask)
@@ -156,7 +159,7 @@ async def _show(visit: Visit, problem: str = "", status: int = 200) -> Response:
 async def create(visit: Visit) -> Response:
     form = visit.form
     limit = {f"limit_{form.get('unit', '')}": form.get("limit", "")}
-    names = ("scope", "period", "timezone", "enforce")
+    names = ("scope", "each", "period", "timezone", "enforce")
     try:
         wanted = {name: form[name] for name in names if form.get(name)}
         asked = convert({**wanted, **limit}, api.NewBudget, strict=False)
@@ -204,14 +207,15 @@ async def projection(visit: Visit) -> Response:
     """The part of a page that is asked for once the rest is there: it reads months."""
 
     async def ask(connection: AsyncConnection) -> tuple[str, str]:
-        standing = _one(visit, await standings(visit, connection))
+        standing = find_one(visit, await standings(visit, connection))
         return await exhaustion(connection, standing.status, visit.backend.now_ms)
 
     at, because = await visit.backend.read(ask)
     return visit.page("parts/projection.html", at=at, because=because)
 
 
-def _one(visit: Visit, found: list[Standing]) -> Standing:
+def find_one(visit: Visit, found: list[Standing]) -> Standing:
+    """The one that the path names. Raises Missing."""
     number = visit.request.path_params["number"]
     standing = next((each for each in found if each.budget.id == number), None)
     if standing is None:

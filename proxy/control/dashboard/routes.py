@@ -3,7 +3,7 @@
 from starlette.routing import BaseRoute, Route
 
 from proxy.control.api.backend import Backend
-from proxy.control.dashboard import alerts, audit, budgets, calls, keys, overview
+from proxy.control.dashboard import alerts, audit, budgets, calls, customers, keys, overview
 from proxy.control.dashboard.feed import Feed
 from proxy.control.dashboard.login import Login, leave
 from proxy.control.dashboard.prices import PriceTables
@@ -23,6 +23,7 @@ def pages() -> list[tuple[str, str, Handler, Role]]:
         ("POST", "/budgets/{number:int}", budgets.change, Role.ADMIN),
         ("POST", "/budgets/{number:int}/raises", budgets.raise_limit, Role.ADMIN),
         ("POST", "/budgets/{number:int}/delete", budgets.delete, Role.ADMIN),
+        ("GET", "/budgets/{number:int}/customers", customers.listed, Role.VIEWER),
         ("GET", "/budgets/{number:int}/projection", budgets.projection, Role.VIEWER),
         ("GET", "/calls", calls.listed, Role.VIEWER),
         ("GET", "/calls/feed", feed.answer, Role.VIEWER),
