@@ -15,6 +15,7 @@ from proxy.control.alerts.alerting import Alerting
 from proxy.control.clock import SYSTEM_CLOCK
 from proxy.control.control import Control
 from proxy.control.opening import middleware_of
+from proxy.control.retaining import Retaining
 from proxy.gateway import Gateway
 from proxy.state import State
 from proxy.worker import Worker
@@ -36,6 +37,7 @@ class Tollkeeper:
         self.control = Control(config, SYSTEM_CLOCK)
         self.gateway: Gateway | None = None
         self._alerting: Alerting | None = None
+        self._retaining = Retaining(self.control)
         self._worker: Worker | None = None
         self._ending: asyncio.Task[None] | None = None
         self._app: App = self._enter
@@ -57,6 +59,7 @@ class Tollkeeper:
         self._ending = asyncio.create_task(self._end(self._worker))
         self._alerting = Alerting(self.control)
         self._alerting.start()
+        self._retaining.start()
 
     async def _end(self, worker: Worker) -> None:
         await worker.wait_over()
@@ -66,6 +69,7 @@ class Tollkeeper:
         """Finish what is in flight, commit everything, give the money back."""
         if self._alerting is not None:
             await self._alerting.close()
+        await self._retaining.close()
         await self.control.stop()
         if self._ending is not None:
             await self._ending

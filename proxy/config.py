@@ -64,6 +64,12 @@ class Journal(Struct, forbid_unknown_fields=True, frozen=True):
     max_mb: Annotated[int, Meta(ge=2)] = 8192  # on disk; drained files go before their time
 
 
+class Retention(Struct, forbid_unknown_fields=True, frozen=True):
+    """Which calls are removed by themselves: those of months (UTC) before the last so many."""
+
+    keep_months: Annotated[int, Meta(ge=0, le=1200)] = 0  # beside the current one; 0 = all are kept
+
+
 class Viewer(Struct, forbid_unknown_fields=True, frozen=True):
     """Reads one team's figures over the admin API and the dashboard, and changes nothing."""
 
@@ -327,6 +333,7 @@ class Config(Struct, forbid_unknown_fields=True, frozen=True):
     telemetry: Telemetry = Telemetry()
     alerts: Alerts = Alerts()
     reports: list[Report] = []
+    retention: Retention = Retention()
     middleware: list[Middleware] = []
     middleware_dir: str = "."
     on_ledger_outage: Literal["block", "allow"] = "block"

@@ -28,6 +28,7 @@ from proxy.providers.registry import DIALECT_NAMES
 from proxy.scopes import parse_scope
 
 NAME_CHARS_MAX = 128
+KEEP_MONTHS_MIN = 4  # three of them may be 89 days
 PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")
 # First segments of the data port's own paths and of the bare paths SDKs use.
 RESERVED_PROVIDER_NAMES = frozenset(
@@ -55,6 +56,11 @@ def check(config: Config, problems: Problems) -> None:
         problems.add_check("providers", "none declared, so there is nothing to forward calls to")
     if config.journal.max_mb < 2 * config.journal.segment_mb:
         problems.add_check("journal.max_mb", "must be at least twice journal.segment_mb")
+    if 0 < config.retention.keep_months < KEEP_MONTHS_MIN:
+        problems.add_check(
+            "retention.keep_months",
+            f"at least {KEEP_MONTHS_MIN}: so long a provider may tell what an open call costs",
+        )
     _check_pricing(config, problems)
     _check_names(config, problems)
     _check_keys(config, problems)

@@ -25,6 +25,7 @@ from proxy.upstream_origin import Proxies
 if TYPE_CHECKING:
     from proxy.control.alerts.alerting import Alerting
     from proxy.control.control import Control
+    from proxy.control.retaining import Retaining
     from proxy.server import Server
 
 log = logging.getLogger("tollkeeper")
@@ -137,7 +138,7 @@ async def run(
     finally:
         reloading.cancel()
         supervisor.stopping()
-        await extras.close_alerts()
+        await extras.close_chores()
         await control.stop()
         await supervisor.stop()
         await extras.close_admin()
@@ -153,39 +154,41 @@ async def _until_served(control: "Control", stop: asyncio.Event) -> None:
 
 
 class _Extras:
-    """What no call needs, started once the workers serve: alerts and the admin port."""
+    """What no call needs, started once the workers serve: alerts, retention, the admin port."""
 
     def __init__(self, control: "Control", listener: socket.socket) -> None:
         self._control = control
         self._listener = listener
-        self._alerting: Alerting | None = None
+        self._chores: list[Alerting | Retaining] = []
         self._admin: Server | None = None
 
     async def start(self) -> None:
         """They are loaded in a thread, so that no lease waits for it."""
-        alerting, app, server = await asyncio.to_thread(_load_extras)
-        self._alerting = alerting(self._control)
-        self._alerting.start()
+        chores, app, server = await asyncio.to_thread(_load_extras)
+        self._chores = [chore(self._control) for chore in chores]
+        for chore in self._chores:
+            chore.start()
         self._admin = server(
             app(self._control, _explain), keep_alive_s=75, header_bytes_max=64 * 1024
         )
         await self._admin.start([self._listener])
 
-    async def close_alerts(self) -> None:
-        if self._alerting is not None:
-            await self._alerting.close()
+    async def close_chores(self) -> None:
+        for chore in self._chores:
+            await chore.close()
 
     async def close_admin(self) -> None:
         if self._admin is not None:
             await self._admin.stop()
 
 
-def _load_extras() -> tuple[Any, Any, Any]:
+def _load_extras() -> tuple[tuple[Any, ...], Any, Any]:
     from proxy.control.admin import admin_app  # noqa: PLC0415
     from proxy.control.alerts.alerting import Alerting  # noqa: PLC0415
+    from proxy.control.retaining import Retaining  # noqa: PLC0415
     from proxy.server import Server  # noqa: PLC0415
 
-    return Alerting, admin_app, Server
+    return (Alerting, Retaining), admin_app, Server
 
 
 def _ready(config: Config, control: "Control", began: float) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Calls of long ago go; what was made of them stays right."""
 
 import random
+import uuid
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
@@ -31,6 +32,7 @@ from db.retention import first_id, horizon_of, look, next_size, retain
 from db.transactions import AsyncTransactions
 from db.verify import verify
 from pricing.exports import Export
+from tests.db.bank import Bank
 from tests.factories import (
     NOW_MS,
     a_row,
@@ -161,6 +163,21 @@ async def test_calls_that_arrive_later_count_and_go_the_next_time(engine, used_b
     assert await verify(engine) == []
     assert await remove(engine) == (1, 100_000)
     assert await verify(engine) == []
+
+
+async def test_a_journal_that_comes_again_brings_no_removed_calls_back(url):
+    """On whatever host: how far it was read stays when its rows go."""
+    bank = await Bank.open(url)
+    epoch_id, journal_id = await bank.ledger.register_epoch("boot"), uuid.uuid4().bytes
+    await bank.ledger.register_journal(journal_id, epoch_id)
+    await bank.lease(epoch_id, 500)
+    calls = [bank.call(100, 10), bank.call(100, 20)]
+    await bank.drain(journal_id, epoch_id, 0, 9, settled=calls)
+    assert (await retain(bank.transactions, HORIZON_MS, LATER_MS, nothing)).calls == 2
+    again = await bank.drain(journal_id, epoch_id, 0, 9, settled=calls)
+    assert (again.rows, again.moved) == (0, (0, 9))
+    assert (await bank.rows(), await bank.leases()) == ({}, {epoch_id: (500, 30)})
+    await bank.close()
 
 
 async def test_reports_that_need_calls_are_refused_before_the_horizon(engine, used_books):

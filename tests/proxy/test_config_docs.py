@@ -17,6 +17,7 @@ SECTIONS: dict[str, type[Struct]] = {
     "server": config.Server,
     "database": config.Database,
     "journal": config.Journal,
+    "retention": config.Retention,
     "admin": config.Admin,
     "admin.viewers[]": config.Viewer,
     "pricing": config.Pricing,

@@ -1,15 +1,15 @@
-"""What control does now and then: days that are over are folded, one in a turn."""
+"""What control does now and then: days that are over are folded, partitions made."""
 
 import logging
 from types import SimpleNamespace
 
 import pytest
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from db.ledger_rollups import folded_until
 from db.threads import Threads
 from proxy.control import chores
-from proxy.control.chores import DAYS_S, fold_one_day, keep_house
+from proxy.control.chores import DAYS_S, fold_one_day, keep_house, make_partitions
 from proxy.control.clock import Clock, Due
 from proxy.control.opening import open_ledger
 from tests.factories import NOW_MS, a_row, a_stored_key, insert_rows, roll_up
@@ -74,3 +74,34 @@ async def test_a_lock_that_cannot_be_had_is_told_and_harms_nobody(parts, monkeyp
     fold("53100")
     with pytest.raises(DBAPIError):
         await fold_one_day(parts, LATER_MS)
+
+
+class FakeTransactions:
+    def __init__(self, dialect, result):
+        self.dialect = dialect
+        self.result = result
+        self.runs = 0
+
+    async def run(self, work):
+        self.runs += 1
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+
+@pytest.mark.parametrize(
+    ("dialect", "result", "runs", "said"),
+    [
+        ("sqlite", None, 0, []),
+        ("postgresql", [], 1, []),
+        ("postgresql", ["p_2026_05", "p_2026_06"], 1, ["p_2026_05 made", "p_2026_06 made"]),
+        ("postgresql", OperationalError("x", None, OSError("locked")), 1, ["cannot be made"]),
+    ],
+)
+async def test_partitions_are_made_where_there_are_any(caplog, dialect, result, runs, said):
+    caplog.set_level(logging.INFO)
+    transactions = FakeTransactions(dialect, result)
+    await make_partitions(SimpleNamespace(transactions=transactions), NOW_MS)
+    assert transactions.runs == runs
+    assert len(caplog.messages) == len(said)
+    assert all(text in message for text, message in zip(said, caplog.messages, strict=True))
