@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import zipfile
 from pathlib import Path
 
@@ -74,6 +75,7 @@ def test_what_is_installed_is_read_and_not_imported(
     file = unpacked(tmp_path, LITELLM)
     (file.parent / "__init__.py").write_text("raise RuntimeError")
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, LITELLM.package, raising=False)  # another test's
     assert installed(LITELLM).where == str(file)
 
 
