@@ -277,6 +277,7 @@ def test_key_problems(tmp_path: Path, text: str, expected: str) -> None:
         (HEAD + "server: {port: 4001}", "admin.port: is the same as server.port"),
         (HEAD + "server: {host: 0.0.0.0, port: 4001}", "admin.port: is the same as server.port"),
         (HEAD + "database: {url: 'sqlite:///x.db'}", "database.url: expected sqlite+aiosqlite"),
+        (HEAD + "retention: {keep_months: 3}", "retention.keep_months: at least 4: so long"),
         (HEAD + "pricing: {unpriced: ceiling}", "pricing.unpriced_usd_per_mtok: missing"),
         (HEAD + "pricing: {unpriced_usd_per_mtok: free}", "unpriced_usd_per_mtok: expected"),
         (HEAD + "pricing: {overlays: [{discount_percent: 101}]}", "discount_percent: expected"),
