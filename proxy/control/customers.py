@@ -57,7 +57,7 @@ class Customers:
             asked = self._asked[:TURN_MAX]
             questions = [each.question for each in asked]
             wanted = {(t, question.customer) for question in questions for t in question.templates}
-            work = partial(meet, asked=wanted, now_ms=self._now_ms())
+            work = partial(meet, asked=sorted(wanted), now_ms=self._now_ms())
             found = await self._transactions.run(work)
             del self._asked[: len(asked)]
             for each in asked:

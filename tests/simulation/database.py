@@ -8,6 +8,7 @@ matters to the protocol.
 import re
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any, TypeVar
 
@@ -322,7 +323,9 @@ def _draw(random: Random, faults: dict[str, float]) -> str | None:
 
 
 def _name(work: Any) -> str:
-    """Which statement this is, for people."""
+    """Which statement this is, for people; the same in every process."""
+    if isinstance(work, partial):
+        work = work.func
     name: str = getattr(work, "__qualname__", str(work))
     names = getattr(getattr(work, "__code__", None), "co_names", ())
     return next((each for each in names if each.islower() and len(each) > 5), name)
