@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.harness import Running, a_config
+from tests.processes import wait_for
 from tests.replay import ReplayServer
 from tests.sdk.replies import play_every_api
 from tests.sdk.sdks import SDKS, Sdk
@@ -44,7 +45,8 @@ class Harness:
         self._serve = gateway.serve
 
     def rows(self) -> list[dict[str, Any]]:
-        """The cost rows of this test, oldest first."""
+        """The cost rows of this test, oldest first. An SDK that gives up is ahead of the proxy."""
+        wait_for("settlements", lambda: not self._gateway.in_flight)
         rows = sorted(self._running.rows(), key=lambda row: str(row["request_id"]))
         return rows[self._rows_before :]
 
