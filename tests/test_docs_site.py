@@ -52,6 +52,7 @@ def test_pages_from_beside_docs_are_there() -> None:
     others = [page for page in entries(site()["nav"]) if page.startswith(beside())]
     assert others == ["bench/README.md"]
     assert all((ROOT / path).exists() for path in beside())
+    assert "](../docs" not in read("bench/README.md"), "there is no such place on the site"
 
 
 def test_what_pages_link_to_is_on_the_site() -> None:
