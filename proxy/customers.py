@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from proxy.errors import Refusal
 from proxy.scopes import BudgetIndex, applies
-from proxy.wire import BudgetEntry, Meet, Message, Met
+from proxy.wire import ANSWER_WAIT_MS, BudgetEntry, Meet, Message, Met
 
 if TYPE_CHECKING:
     from proxy.call import Call
 
-ANSWER_WAIT_S = 5.0  # control answers sooner, or tells of an outage
+ANSWER_WAIT_S = ANSWER_WAIT_MS / 1000
 HEADER = "x-tollkeeper-customer"
 
 # Why there is no budget, by template: "beyond" (it tracks as many as it may), "gone" (it was
