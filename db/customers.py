@@ -20,11 +20,11 @@ from db.catalog_budgets import (
     shortened,
 )
 from db.catalog_types import BudgetRow
+from db.journal_records import SHARED
 from db.models import Budget, CustomerBudget, Window
 from db.raises import amount_in_force
 from db.statements import insert_new, table_of
 
-SHARED = "*"  # in place of a customer: all those beyond the ones that are tracked
 TEMPLATE = "template"  # who made these rows
 SAME = (
     "unit", "limit_value", "period", "timezone", "week_start", "month_day", "models", "providers",

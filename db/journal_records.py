@@ -26,6 +26,8 @@ NO_REQUEST = frozenset(("unreachable", "unused"))  # endings that budgets in req
 # Charged at the hold: the usage is the ceiling's, and a correction may follow.
 CHARGED_AT_HOLD = frozenset(("lost", "open"))
 USAGE_SOURCES = ("reported", "estimated", "none")
+CUSTOMER_TAG = "tollkeeper.customer"  # of a hold: the end customer its call named
+SHARED = "*"  # in place of a customer: all those beyond the ones that a template tracks
 
 
 class Hold(Struct, array_like=True, gc=False):

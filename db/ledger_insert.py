@@ -7,11 +7,10 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from db.customers import remake
-from db.journal_records import Hold, Settle
+from db.journal_records import CUSTOMER_TAG, Hold, Settle
 from db.ledger_rows import Row, lost_settlement, settled_row
 from db.ledger_types import Batch, DeadLetter
 from db.references import References, UnknownReference
-from db.report_dimensions import CUSTOMER_TAG
 from db.statements import INSERT_COSTS, insert_costs_returning
 from db.transactions import is_retryable
 

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Integer, case, func, literal_column
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.errors import ReportError
+from db.journal_records import CUSTOMER_TAG
 from db.models import CostAnalytics, CostDay, ModelCost, PriceVersion, UsageCost
 from db.paths import PATHS
 
@@ -15,7 +16,6 @@ HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 TAG = "tag:"
 CUSTOMER = "customer"
-CUSTOMER_TAG = "tollkeeper.customer"  # where a row keeps the end customer its call named
 TIMES = ("hour", "day", "month")
 PLAIN = ("provider", "model", "route", "ending")
 DIMENSIONS = (*PATHS, CUSTOMER, *PLAIN, *TIMES, "price_version")

@@ -16,7 +16,7 @@ from sqlalchemy.orm import aliased
 
 from db.catalog_budgets import load_budgets
 from db.catalog_types import BudgetRow
-from db.journal_records import FLAG_WOULD_REFUSE
+from db.journal_records import CUSTOMER_TAG, FLAG_WOULD_REFUSE
 from db.models import (
     ApiKey,
     CostAdjustment,
@@ -30,7 +30,7 @@ from db.models import (
     User,
     Window,
 )
-from db.report_dimensions import CUSTOMER_TAG, ROWS, TOKENS
+from db.report_dimensions import ROWS, TOKENS
 from db.report_filters import Filters, parse_time_range
 from db.report_sums import GROUP_FIELDS, USD_FIELDS, conditions, grouped
 from db.retention import require_rows

@@ -14,7 +14,6 @@ from db.retention import read_horizon
 from db.streaming import stream
 from db.verify_types import Finding
 
-WHO = ROLLUP_WHO
 SUMS = (*TOKENS, "cost_nano", "provider_cost_nano", "drift_nano")
 
 
@@ -45,15 +44,15 @@ async def _differences(
     names = ("calls", "adjusted_nano", *SUMS)
     differences = [func.sum(both.c[name] * both.c.sign).label(name) for name in names]
     query = (
-        select(both.c.time, *(both.c[name] for name in WHO), *differences)
-        .group_by(both.c.time, *(both.c[name] for name in WHO))
+        select(both.c.time, *(both.c[name] for name in ROLLUP_WHO), *differences)
+        .group_by(both.c.time, *(both.c[name] for name in ROLLUP_WHO))
         .having(or_(*(difference.element != 0 for difference in differences)))
     )
     async for row in stream(connection, query):
         wrong = ", ".join(
             f"{name} by {-int(getattr(row, name)):+d}" for name in names if getattr(row, name)
         )
-        who = ", ".join(f"{name} {getattr(row, name)}" for name in WHO)
+        who = ", ".join(f"{name} {getattr(row, name)}" for name in ROLLUP_WHO)
         yield Finding("rollups", f"unix {unit} {row.time}, {who}", f"differ from {of}: {wrong}")
 
 
@@ -73,7 +72,7 @@ async def _check_total(connection: AsyncConnection) -> AsyncGenerator[Finding, N
 
 def _sums(source: Source, unit: str, sign: str) -> Any:
     time = expression(source, unit).label("time")
-    who = [source.table.c[name] for name in WHO]
+    who = [source.table.c[name] for name in ROLLUP_WHO]
     return select(
         time,
         *who,

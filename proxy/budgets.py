@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import Callable
 
 from db.journal_files import JournalFull
-from db.journal_records import Hold, Settle, Window
+from db.journal_records import SHARED, Hold, Settle, Window
 from proxy.customers import NONE_UNMET, Introductions, Unmet
 from proxy.holds import Bounds, HeldCall, HoldJournal, HoldResult
 from proxy.line import CallLater, Line
-from proxy.scopes import SHARED, BudgetIndex, Principal
+from proxy.scopes import BudgetIndex, Principal
 from proxy.slices import Slice, WindowClock
 from proxy.windows import current_window
 from proxy.wire import BudgetEntry, Message, Met, Settings, Slices, Snapshot, Status

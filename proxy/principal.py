@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 from decimal import ROUND_FLOOR, Decimal
 
+from db.journal_records import CUSTOMER_TAG
 from pricing.money import NANO_PER_USD
 from proxy.errors import Refusal
 from proxy.request_head import RequestHead
@@ -11,7 +12,6 @@ from proxy.request_head import RequestHead
 _NAME = re.compile(r"[\w.@:+/-]{1,128}", re.ASCII)
 _AMOUNT = re.compile(r"\d{1,9}(\.\d{0,18})?([eE][+-]?\d)?|\d(\.\d{1,18})?[eE]-\d\d", re.ASCII)
 RESERVED_TAG = "tollkeeper."  # tags of our own begin with it
-CUSTOMER_TAG = "tollkeeper.customer"
 TAGS_MAX = 16
 TAG_BYTES_MAX = 128
 

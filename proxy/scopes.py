@@ -14,7 +14,6 @@ from proxy.wire import BudgetEntry, KeyEntry
 
 USER_CHARS_MAX = 128
 CACHED_MATCHES_MAX = 4096
-SHARED = "*"  # the customer of a budget that pays for all those beyond the ones tracked
 CUSTOMERS_MAX = 10_000  # budgets of customers that are remembered, those used last
 
 

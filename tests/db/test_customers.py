@@ -10,7 +10,6 @@ from db.catalog_budget_edits import budget_state, change_budget, create_budget, 
 from db.catalog_budgets import identity_of
 from db.catalog_types import Declared, DeclaredBudget
 from db.customers import (
-    SHARED,
     count_customers,
     forget_customers,
     id_of,
@@ -20,6 +19,7 @@ from db.customers import (
     remake,
 )
 from db.errors import NotKnown
+from db.journal_records import SHARED
 from db.models import Budget, Window
 from tests.factories import NOW_MS, stored
 

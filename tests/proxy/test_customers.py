@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from db.journal_records import SHARED
 from proxy import customers
 from proxy.customers import check_customer
 from proxy.errors import Refusal
 from proxy.providers.base import Route
-from proxy.scopes import SHARED, BudgetIndex
+from proxy.scopes import BudgetIndex
 from proxy.wire import BudgetEntry, Meet, Met, Settings
 from tests.factories import a_bound, a_budget
 from tests.proxy.money import a_snapshot

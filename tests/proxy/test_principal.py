@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from db.journal_records import CUSTOMER_TAG
 from proxy.errors import Refusal
-from proxy.principal import CUSTOMER_TAG, TAGS_MAX, own_headers
+from proxy.principal import TAGS_MAX, own_headers
 from proxy.request_head import RequestHead
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy import Connection
 
 from db.catalog_budgets import identity_of
-from db.customers import SHARED, id_of, identity_of_customer
-from db.journal_records import FLAG_UNBACKED, Hold, Settle, Window
+from db.customers import id_of, identity_of_customer
+from db.journal_records import FLAG_UNBACKED, SHARED, Hold, Settle, Window
 from db.verify_costs import check_corrections, check_costs
 from db.verify_journals import check_journals
 from db.verify_money import check_epochs, check_leases, check_references, check_rows, check_windows
