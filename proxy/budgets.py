@@ -18,6 +18,7 @@ from proxy.slices import Slice, WindowClock
 from proxy.windows import current_window
 from proxy.wire import BudgetEntry, Message, Met, Settings, Slices, Snapshot, Status
 
+REPEAT_TICKS = 16  # flush intervals after which a status is told again: one may have been lost
 SWEEP_TICKS = 600  # flush intervals between two looks for windows of the past
 KEPT_S = 3600.0  # a window of the past is kept this long after its last use
 
@@ -251,7 +252,8 @@ class Budgets:
                 idle = 0
             slice_.give_back(idle)
             slice_.idle_since = now
-            entries.append(slice_.status())
+            if slice_.has_news or self._ticks % REPEAT_TICKS == 0:
+                entries.append(slice_.status())
             if slice_.free or slice_.held or slice_.queue:
                 active.append(slice_)
             else:

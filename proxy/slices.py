@@ -14,7 +14,7 @@ from proxy.wire import BudgetEntry, Room, SliceStatus
 if TYPE_CHECKING:
     from proxy.holds import Ticket
 
-IDLE_TICKS = 4  # flush intervals after which money nobody used goes back
+IDLE_TICKS = 600  # flush intervals after which money nobody used goes back, if nobody asks sooner
 UNITS = {"usd": 0, "tokens": 1, "requests": 2}
 
 
@@ -25,6 +25,7 @@ class Slice:
         "_peak",
         "_reported",
         "_ticks",
+        "_told",
         "_used_before",
         "active",
         "beyond",
@@ -73,6 +74,7 @@ class Slice:
         self._peak = 0  # the most that was held at a tick of the idle period
         self._reported = 0  # `used` in the last status
         self._ticks = 0
+        self._told: SliceStatus | None = None
 
     # --- money
 
@@ -150,7 +152,18 @@ class Slice:
 
     def status(self) -> SliceStatus:
         burn, self._reported = self.used - self._reported, self.used
-        return SliceStatus(self.window, self.returned, self.used, self.held, burn)
+        self._told = SliceStatus(self.window, self.returned, self.used, self.held, burn)
+        return self._told
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the next status would say something that the last one did not."""
+        told = self._told
+        return told is None or (told.returned_total, told.used, told.held) != (
+            self.returned,
+            self.used,
+            self.held,
+        )
 
 
 class WindowClock:

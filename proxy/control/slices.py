@@ -52,8 +52,8 @@ class Slice:
 
     @property
     def target(self) -> int:
-        """Free money that lets the worker go on without asking."""
-        return int(max(AHEAD_INTERVALS * self.burn, self.demand))
+        """Free money that lets the worker go on without asking. It is filled up at half of it."""
+        return int(max(AHEAD_INTERVALS * self.burn, 2 * self.demand))
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@ twice, and no restart is needed."""
 
 import contextlib
 import os
+import signal
 import sqlite3
 import subprocess
 from collections import Counter
@@ -48,6 +49,25 @@ def check_books(serving: Serving, provider: Provider) -> None:
 def check_unavailable(reply: httpx.Response) -> None:
     assert (reply.status_code, reply.json()["error"]["code"]) == (503, "ledger_unavailable")
     assert 1 <= int(reply.headers["retry-after"]) <= 60
+
+
+# --- control -------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_calls_go_on_while_control_stands_still(tmp_path: Path, provider: Provider) -> None:
+    """Workers have money at hand; nobody waits for control to give them some more."""
+    with Serving(tmp_path, provider.url) as serving:
+        for number in range(1, 21):
+            served(serving, number)
+        serving.wait_rows(20)  # which takes longer than some flush intervals
+        serving.signal(signal.SIGSTOP)
+        try:
+            for number in range(21, 120):
+                served(serving, number)
+        finally:
+            serving.signal(signal.SIGCONT)
+        check_books(serving, provider)
 
 
 # --- the database --------------------------------------------------------------------------

@@ -7,16 +7,22 @@ from msgspec.structs import replace
 
 from db.journal_records import Hold, Settle
 from proxy.admission import Terms, exceeded_cap
+from proxy.budgets import REPEAT_TICKS
 from proxy.holds import HoldResult
 from proxy.line import ANSWER_WAIT_S
 from proxy.scopes import Principal
-from proxy.slices import IDLE_TICKS
 from proxy.wire import Room, Slices, SliceStatus, Status, Unwant, Want
 from tests.factories import a_bound, a_budget, a_call_id, a_hold, a_key, a_price, a_settle
 from tests.proxy.money import ListJournal, ManualClock, a_snapshot, a_worker, hold
 
 CALLER = Principal(a_key(), "", "", 0)
 WAIT_S = 2.0
+IDLE_TICKS = 4  # here
+
+
+@pytest.fixture(autouse=True)
+def soon_idle(monkeypatch):
+    monkeypatch.setattr("proxy.slices.IDLE_TICKS", IDLE_TICKS)
 
 
 class Bench:
@@ -606,11 +612,22 @@ async def test_idle_money_goes_back_after_a_while():
     bench = Bench()
     bench.grant(100)
     reports = []
-    for _ in range(2 * IDLE_TICKS):
+    for tick in range(2 * IDLE_TICKS):
         reports += bench.worker.status().slices
-    assert reports[IDLE_TICKS - 1].returned_total == 0  # not idle for all of them yet
-    assert reports[-1].returned_total == 100
+        if tick == IDLE_TICKS - 1:
+            assert bench.slice.returned == 0  # not idle for all of them yet
+    assert [report.returned_total for report in reports] == [0, 100]  # only what is new
     assert bench.worker.status().slices == []  # nothing left to tell
+
+
+async def test_a_status_is_told_again_in_case_it_was_lost(monkeypatch):
+    monkeypatch.setattr("proxy.slices.IDLE_TICKS", 10 * REPEAT_TICKS)
+    bench = Bench()
+    bench.grant(100)
+    told = [bool(bench.worker.status().slices) for _ in range(3 * REPEAT_TICKS)]
+    assert [tick for tick, each in enumerate(told) if each] == [
+        0, REPEAT_TICKS - 1, 2 * REPEAT_TICKS - 1, 3 * REPEAT_TICKS - 1,
+    ]  # fmt: skip
 
 
 async def test_what_a_budget_uses_is_not_idle():

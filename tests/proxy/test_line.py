@@ -8,6 +8,7 @@ import asyncio
 import os
 from collections import deque
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -21,16 +22,21 @@ from hypothesis.stateful import (
 from db.journal_records import Hold, Settle
 from proxy.holds import HoldResult
 from proxy.scopes import Principal
-from proxy.slices import IDLE_TICKS
 from tests.factories import a_bound, a_budget, a_hold, a_key, a_settle
 from tests.proxy.money import FakeControl, ListJournal, ManualClock, a_snapshot, a_worker, hold
 
 CALLER = Principal(a_key(), "", "", 0)
 WORKERS = (0, 1)
+IDLE_TICKS = 4  # here
 EXAMPLES = int(os.environ.get("TOLLKEEPER_EXAMPLES", "40"))
 LEARNED = 2  # the soft budget holds this part of a ceiling
 MODELS = ("gpt-5", "gpt-4o")  # the second budget is for the first model only
 workers = st.sampled_from(WORKERS)
+
+
+@pytest.fixture(autouse=True)
+def soon_idle(monkeypatch):
+    monkeypatch.setattr("proxy.slices.IDLE_TICKS", IDLE_TICKS)
 
 
 class Call:

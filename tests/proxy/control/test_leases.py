@@ -163,6 +163,10 @@ class Desk:
         self.leases.set_limits({w[0]: a.limit for w, a in self.ledger.accounts.items()})
         self.workers: list[Worker] = []
 
+    def forget_demand(self) -> None:
+        for _ in range(100):
+            self.leases.interval()
+
     async def sync(self) -> None:
         self.syncs += 1
         self.during_sync()
@@ -296,6 +300,7 @@ async def test_what_could_not_be_given_back_for_the_disk_can_be_granted():
     worker.give_back()
     worker.report()
     desk.now_ms += IDLE_MS
+    desk.forget_demand()
 
     def the_disk_fails() -> None:
         raise OSError("input/output error")
@@ -457,7 +462,8 @@ async def test_a_lowered_limit_recalls_what_is_not_held():
     await desk.leases.step()
     assert [(W, -200)] in desk.ledger.calls
     assert desk.ledger.accounts[W].granted <= 150
-    assert desk.syncs == 1
+    given_back = [call for call in desk.ledger.calls if any(delta < 0 for _, delta in call)]
+    assert desk.syncs == len(given_back) > 0
     assert not worker.rooms[W].scarce
     desk.check()
 
