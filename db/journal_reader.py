@@ -34,6 +34,7 @@ from db.journal_records import (
     Segment,
     Settle,
 )
+from db.pauses import pause
 
 _header = Layout(HEADER_FORMAT).unpack_from
 _checked = Layout("<IQB").pack
@@ -174,6 +175,7 @@ class JournalReader:
         after = self._committed[1] if self._committed[0] == number else -1
         begin, start = at, at + HEADER_BYTES
         while start <= size and expected:
+            pause()
             length, sequence, kind, crc = _header(buffer, at)
             end = start + length
             decode = _OF_CALLS.get(kind)

@@ -40,6 +40,7 @@ from db.ledger_types import (
 )
 from db.models import Epoch, JournalOffset, Lease
 from db.models import Window as WindowRow
+from db.pauses import in_pieces
 from db.references import References
 from db.registry import ADJUSTMENTS
 from db.statements import FLAG_COSTS
@@ -282,7 +283,7 @@ def _book(
     states = lock_leases(connection, epoch_id, sorted(ids.values()))
     bookings = {window: Booking(*states[id_]) for window, id_ in ids.items()}
     unflagged, spared = [], dict.fromkeys(ids, 0)
-    for hold, settle, row in fresh:
+    for hold, settle, row in in_pieces(fresh):
         unbacked = book(bookings, settle.charges, settle.held, hold.backed)
         for window in hold.spared:
             if window in spared:  # a cap per request has none

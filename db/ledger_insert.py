@@ -10,6 +10,7 @@ from db.customers import remake
 from db.journal_records import CUSTOMER_TAG, Hold, Settle
 from db.ledger_rows import Row, lost_settlement, settled_row
 from db.ledger_types import Batch, DeadLetter
+from db.pauses import in_pieces
 from db.references import References, UnknownReference
 from db.statements import INSERT_COSTS, insert_costs_returning
 from db.transactions import is_retryable
@@ -40,7 +41,7 @@ def insert_calls(
     does not take; then `insert_calls_carefully` tells the good from the bad."""
     ended: list[Ended] = []
     dead = 0
-    for hold, settle in _records(batch):
+    for hold, settle in in_pieces(_records(batch)):
         try:
             ended.append(_ended(connection, references, hold, settle))
         except UnknownReference as exc:

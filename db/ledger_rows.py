@@ -15,6 +15,7 @@ from db.journal_records import (
     Window,
 )
 from db.models import CostAnalytics, CostDay, UsageCost
+from db.pauses import in_pieces
 from pricing.usage import Usage
 
 MS_PER_HOUR = 3_600_000
@@ -188,7 +189,7 @@ assert set(DAY_COLUMNS) == set(CostDay.__table__.columns.keys())
 def rollups(rows: Iterable[Row], host_id: str, calls: int = 1) -> list[Row]:
     """Rows grouped by hour, key, project, user, provider and model."""
     groups: dict[tuple[Any, ...], list[int]] = {}
-    for row in rows:
+    for row in in_pieces(rows):
         # row[2:7] = key, organization, team, project, user; row[9:11] = provider, model
         key = (row[1] // MS_PER_HOUR, row[2:7], row[9:11])
         sums = groups.get(key)

@@ -35,6 +35,7 @@ from db.ledger_rows import (
     Row,
 )
 from db.models import Base, CostAnalytics, CostDay, FoldedDay, JournalOffset, Lease, UsageCost
+from db.pauses import Pieces
 
 JULIAN_1970 = 2440587.5
 MS_PER_DAY = 86_400_000
@@ -79,7 +80,7 @@ class Statement:
         sql, ordered = self._sql(connection)
         if ordered is not None:
             rows = list(map(ordered, rows))
-        return connection.exec_driver_sql(sql, rows)
+        return connection.exec_driver_sql(sql, Pieces(rows))
 
     def one(self, connection: Connection, row: Row) -> CursorResult[Any]:
         sql, ordered = self._sql(connection)

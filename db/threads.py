@@ -1,13 +1,14 @@
 """Threads for what blocks: reading journals, syncing files, SQLite. One piece of work at a time.
 
 Where calls and ledger share a core, each time slice of the ledger's would hold up a call by
-milliseconds. So the ledger's thread has a lower priority, unless `hurry` says that somebody waits
-for it or that it falls behind; then a thread of normal priority does the work. (A thread cannot
-raise its own priority again, and what the loop's thread starts inherits that thread's.)
+milliseconds. So the ledger's thread has a lower priority and pauses often, unless `hurry` says that
+somebody waits for it or that it falls behind; then a thread of normal priority does the work. (A
+thread cannot raise its own priority again, and what the loop's thread starts inherits that
+thread's.)
 
 On a host with more to do than cores, low priority means next to none. What would wait for the
 ledger then must not: once a piece of work took suspiciously long, the next ones run at normal
-priority for a while.
+priority for a while, or until there was nothing to do.
 """
 
 import asyncio
@@ -19,9 +20,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
+from db.pauses import take_pauses
+
 T = TypeVar("T")
 
-STARVED_S = 0.25  # for a piece of work: the cores are busy, or the disk is
+STARVED_S = 0.5  # for a piece of work, pauses and all: the cores are busy, or the disk is
 RELIEF_S = 30.0  # how long the lower priority is given up then
 
 
@@ -35,7 +38,7 @@ class Threads:
         self._relief_until = 0.0
         self._normal = ThreadPoolExecutor(1, "ledger")
         self._low = (
-            ThreadPoolExecutor(1, "ledger-low", lower_priority, (nice,)) if nice else self._normal
+            ThreadPoolExecutor(1, "ledger-low", _yield_to_calls, (nice,)) if nice else self._normal
         )
 
     async def run(self, work: Callable[[], T]) -> T:
@@ -49,10 +52,19 @@ class Threads:
             if now - began > STARVED_S:
                 self._relief_until = now + RELIEF_S
 
+    def rested(self) -> None:
+        """There was nothing to do: whatever made work slow has passed."""
+        self._relief_until = 0.0
+
     def close(self) -> None:
         """What was begun is finished first."""
         self._low.shutdown()
         self._normal.shutdown()
+
+
+def _yield_to_calls(nice: int) -> None:
+    lower_priority(nice)
+    take_pauses()
 
 
 def lower_priority(nice: int) -> None:

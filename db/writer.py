@@ -145,8 +145,10 @@ class Writer:
         """Commit what can be read now, one batch per journal and round, telling `on_flush` of
         each. True: there is more. Raises what the database keeps raising after a few
         attempts; what was not committed stays pending. Raises DatabaseRestored."""
-        for _ in range(rounds):
+        for number in range(rounds):
             if not await self._threads.run(self._read):
+                if number == 0:
+                    self._threads.rested()
                 return False
             await self._commit()
         return any(j.pending or not j.reader.caught_up for j in self._journals.values())

@@ -52,6 +52,20 @@ async def test_work_that_starves_runs_at_normal_priority_for_a_while():
     threads.close()
 
 
+async def test_once_there_was_nothing_to_do_work_can_wait_again():
+    now = 100.0
+    threads = Threads(LOWER, monotonic=lambda: now)
+
+    def slow():
+        nonlocal now
+        now += STARVED_S + 0.01
+
+    await threads.run(slow)
+    threads.rested()
+    assert await threads.run(nice_here) == LOWER
+    threads.close()
+
+
 async def test_without_a_priority_all_work_has_the_same_thread():
     threads = Threads()
     first = await threads.run(threading.get_ident)

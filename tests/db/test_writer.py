@@ -118,6 +118,16 @@ async def test_nothing_to_read_is_no_transaction(host):
     assert host.bank.transactions.runs == before
 
 
+async def test_only_a_flush_that_found_nothing_says_that_there_was_time(host, monkeypatch):
+    rested = []
+    monkeypatch.setattr(host.writer._threads, "rested", lambda: rested.append(True))
+    host.call()
+    await host.writer.flush()
+    assert rested == []
+    await host.writer.flush()
+    assert rested == [True]
+
+
 async def test_a_long_journal_comes_in_batches(host):
     host.writer.close()
     host.batch_bytes = 2_000
