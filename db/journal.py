@@ -12,7 +12,7 @@ from collections import deque
 from pathlib import Path
 from struct import Struct as Layout
 
-from crc32c import crc32c
+from google_crc32c import extend as extend_crc
 
 from db.journal_files import (
     CHECKED_BYTES,
@@ -204,7 +204,7 @@ class JournalWriter:
         payload = encode(record)
         sequence = self._sequence
         kind = TYPE_BYTES[type(record)]
-        crc = crc32c(payload, crc32c(_checked(len(payload), sequence, kind), self._seed))
+        crc = extend_crc(extend_crc(self._seed, _checked(len(payload), sequence, kind)), payload)
         return _header(len(payload), sequence, kind, crc) + payload
 
     def _append(self, frame: bytes, *, for_hold: bool) -> None:
@@ -262,9 +262,9 @@ class JournalWriter:
 
     def _again(self, frame: bytes) -> bytes:
         """The same record framed for the segment and the sequence number it goes to now."""
-        payload, kind = frame[HEADER_BYTES:], frame[CHECKED_BYTES - 1]
-        crc = crc32c(payload, crc32c(_checked(len(payload), self._sequence, kind), self._seed))
-        return _header(len(payload), self._sequence, kind, crc) + payload
+        payload, kind, sequence = frame[HEADER_BYTES:], frame[CHECKED_BYTES - 1], self._sequence
+        crc = extend_crc(extend_crc(self._seed, _checked(len(payload), sequence, kind)), payload)
+        return _header(len(payload), sequence, kind, crc) + payload
 
     def _allocate(self, need: int) -> None:
         for target in (need + RESERVE_STEP, need):

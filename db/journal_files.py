@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from crc32c import crc32c
+from google_crc32c import extend as extend_crc
 from msgspec import Struct
 
 HEADER_FORMAT = "<IQBI"  # payload length, sequence, type, crc32c of the former and the payload
@@ -43,7 +43,8 @@ class JournalLocked(JournalError):
 
 def seed(journal_id: bytes, segment: int) -> int:
     """Start value of a segment's checksums: a record copied from elsewhere is never valid."""
-    return crc32c(journal_id + segment.to_bytes(4, "little"))
+    start: int = extend_crc(0, journal_id + segment.to_bytes(4, "little"))
+    return start
 
 
 def segment_path(directory: Path, journal_id: bytes, segment: int) -> Path:

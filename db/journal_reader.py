@@ -12,7 +12,7 @@ from struct import Struct as Layout
 from typing import Any, NamedTuple
 
 import msgspec
-from crc32c import crc32c
+from google_crc32c import extend as extend_crc
 
 from db.journal_files import (
     CHECKED_BYTES,
@@ -182,7 +182,7 @@ class JournalReader:
             if end > size or sequence != expected or decode is None:
                 break
             payload = buffer[start:end]
-            if crc32c(payload, crc32c(buffer[at : at + CHECKED_BYTES], crc_seed)) != crc:
+            if extend_crc(extend_crc(crc_seed, buffer[at : at + CHECKED_BYTES]), payload) != crc:
                 break
             try:
                 record = decode(payload)
@@ -210,7 +210,7 @@ class JournalReader:
         if end > len(buffer) or not 1 <= kind <= len(TYPES) or sequence < self._expected:
             return None
         payload = buffer[start:end]
-        if crc32c(payload, crc32c(buffer[at : at + CHECKED_BYTES], self._seed)) != crc:
+        if extend_crc(extend_crc(self._seed, buffer[at : at + CHECKED_BYTES]), payload) != crc:
             return None
         try:
             return DECODERS[kind - 1](payload), sequence, end
@@ -287,7 +287,7 @@ class JournalReader:
         ):
             return False
         # A whole record whose length field is damaged?
-        whole = crc32c(rest, crc32c(_checked(len(rest), sequence, kind), self._seed)) == crc
+        whole = extend_crc(extend_crc(self._seed, _checked(len(rest), sequence, kind)), rest) == crc
         return not whole
 
     # --- damage

@@ -18,7 +18,7 @@ from proxy import __version__
 from proxy.config import Config, ConfigError
 from proxy.config_loader import load
 from proxy.control.supervisor import Supervisor, WorkerProcess, spawn
-from proxy.heap import loading, settle_heap
+from proxy.heap import loading, settle_heap, share_one_arena
 from proxy.serve_log import configure_logging
 from proxy.upstream_origin import Proxies
 
@@ -46,6 +46,7 @@ def serve(path: Path | None, config: Config) -> int:
     read again on SIGHUP. Raises ConfigError, JournalError, DatabaseError and PricingError where it
     cannot start."""
     loading()
+    share_one_arena()
     check_proxies(os.environ)
     check_middleware(config)
     configure_logging(config.log.level)

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy.control.metrics import BudgetFigures, Counts, OwnFigures, render
+from proxy.control.counts import BudgetFigures, Counts, OwnFigures
+from proxy.control.metrics import render
 from proxy.metrics import TOKENS, Metrics
 from proxy.telemetry import ABOVE_CEILING
 from tests.promql import Query, parse

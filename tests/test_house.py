@@ -45,7 +45,11 @@ WIRING = r"proxy/(app|serve|cli(_\w+)?|__main__)\.py|proxy/demo/.*"
 # files, modules of ours they may import, other packages they may import; the first match decides
 IMPORT_RULES = [
     (r"pricing/.*", r"pricing\b.*", r"(?!.)"),
-    (r"db/journal\w*\.py", r"(pricing|db\.journal)\b.*|db\.(journal\w*|pauses)", r"msgspec|crc32c"),
+    (
+        r"db/journal\w*\.py",
+        r"(pricing|db\.journal)\b.*|db\.(journal\w*|pauses)",
+        r"msgspec|google_crc32c",
+    ),
     (r"db/.*", r"(pricing|db)\b.*", r"(?!litellm|rich|click).*"),
     (WIRING, r"(pricing|db|proxy)\b.*", r"(?!litellm).*"),
     *((re.escape(file), r"proxy\.\w+", "|".join(theirs)) for file, theirs in LATE.items()),

@@ -20,7 +20,8 @@ from proxy.control.api.explain import Explain
 from proxy.control.api.failures import on_http_exception
 from proxy.control.api.routes import routes
 from proxy.control.control import Control
-from proxy.control.metrics import BudgetFigures, OwnFigures, render
+from proxy.control.counts import BudgetFigures, OwnFigures
+from proxy.metrics import Labels, Totals
 from proxy.windows import current_window
 
 BUDGET_SERIES_MAX = 100
@@ -87,7 +88,7 @@ class Admin:
     async def metrics(self, _request: Request) -> Response:
         rows, sums = self._control.counts.sums()
         own = self._figures(await self._budgets())
-        text = await asyncio.to_thread(render, rows, sums, own)
+        text = await asyncio.to_thread(_rendered, rows, sums, own)
         return Response(text, media_type=METRICS_TYPE)
 
     async def _budgets(self) -> tuple[BudgetFigures, ...]:
@@ -140,3 +141,9 @@ def _starts_at(budget: BudgetRow, now_s: float) -> int | None:
         return None
     zone, week_start, month_day = budget.timezone, budget.week_start, budget.month_day
     return current_window(budget.period, zone, week_start, month_day, now_s)[0]
+
+
+def _rendered(rows: dict[Labels, list[int]], sums: Totals, own: OwnFigures) -> bytes:
+    from proxy.control.metrics import render  # noqa: PLC0415 - with the first scrape
+
+    return render(rows, sums, own)

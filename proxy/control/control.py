@@ -23,8 +23,8 @@ from pricing.table import TABLES_DIR
 from proxy.config import Config
 from proxy.control import chores, snapshots
 from proxy.control.clock import Clock, Due
+from proxy.control.counts import Counts
 from proxy.control.export import open_export
-from proxy.control.metrics import Counts
 from proxy.control.opening import OpenLedger, Parts, declare, open_ledger, open_parts
 from proxy.control.prices import Prices
 from proxy.control.refusals import Refusals

@@ -1,10 +1,10 @@
-"""`/metrics`: the workers' counts added up, and control's own, in Prometheus' text format.
+"""`/metrics`: what was counted, in Prometheus' text format.
 
-Rendering thousands of series takes milliseconds, so it is done in a thread, from a copy.
+Rendering thousands of series takes milliseconds, so it is done in a thread, from a copy. Loaded
+with the first scrape: the client library brings a web server along.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -16,6 +16,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from pricing.money import NANO_PER_USD
+from proxy.control.counts import BudgetFigures, OwnFigures
 from proxy.metrics import (
     CALLS,
     COST_NANO,
@@ -25,92 +26,11 @@ from proxy.metrics import (
     FIRST_TOKEN_COUNT,
     OVERHEAD,
     OVERHEAD_US,
-    ROW_LENGTH,
     TOKENS,
     US_PER_S,
     Labels,
     Totals,
-    decode_totals,
 )
-
-SERIES_MAX = 10_000  # of all workers, dead ones included
-COUNTERS = ("blocked", "spared", "lookups", "problems")  # of a worker's totals
-L = TypeVar("L")
-
-
-class BudgetFigures(NamedTuple):
-    """A budget in USD above key level, in its current window."""
-
-    scope: str
-    period: str
-    limit_nano: int
-    spent_nano: int
-    committed_nano: int
-
-
-class OwnFigures(NamedTuple):
-    """What control counts itself."""
-
-    version: str
-    pricing_version: str
-    retries: int
-    rows: int
-    duplicates: int
-    dead_letters: int
-    queue_bytes: int
-    waiting: int
-    workers: int
-    outage: bool
-    budgets: tuple[BudgetFigures, ...] = ()
-    alerts: Mapping[str, int] = {}  # by kind
-    deliveries: Mapping[tuple[str, str], int] = {}  # by channel and outcome
-
-
-class Counts:
-    """The totals of every worker. Those of a dead one stay in the sums: counters never fall."""
-
-    def __init__(self) -> None:
-        self.alerts: dict[str, int] = {}  # raised by this host, by kind
-        self.deliveries: dict[tuple[str, str], int] = {}  # by channel and outcome
-        self._live: dict[bytes, Totals] = {}
-        self._live_rows: dict[bytes, dict[Labels, list[int]]] = {}
-        self._dead = Totals()
-        self._dead_rows: dict[Labels, list[int]] = {}
-
-    def update(self, journal_id: bytes, data: bytes) -> None:
-        """Raises msgspec.MsgspecError for what no worker of this version sends."""
-        totals = decode_totals(data)
-        rows = self._live_rows.setdefault(journal_id, {})
-        for labels, values in totals.rows:
-            if len(values) == ROW_LENGTH and (labels in rows or len(rows) < SERIES_MAX):
-                rows[labels] = values
-        totals.rows = []
-        self._live[journal_id] = totals
-
-    def bury(self, journal_id: bytes) -> None:
-        """A worker is gone: nothing of it is in flight any more."""
-        totals = self._live.pop(journal_id, None)
-        if totals is None:
-            return
-        _add_rows(self._dead_rows, self._live_rows.pop(journal_id))
-        for name in COUNTERS:
-            _add_counts(getattr(self._dead, name), getattr(totals, name))
-        _add_rows(self._dead.provider_costs, totals.provider_costs)
-        _add_notable(self._dead.notable, totals.notable)
-
-    def sums(self) -> tuple[dict[Labels, list[int]], Totals]:
-        """All workers together; a copy."""
-        rows: dict[Labels, list[int]] = {}
-        sums = Totals()
-        for part in (self._dead_rows, *self._live_rows.values()):
-            _add_rows(rows, part)
-        for totals in (self._dead, *self._live.values()):
-            sums.in_flight += totals.in_flight
-            for name in COUNTERS:
-                _add_counts(getattr(sums, name), getattr(totals, name))
-            _add_rows(sums.provider_costs, totals.provider_costs)
-            _add_notable(sums.notable, totals.notable)
-        return rows, sums
 
 
 def render(rows: dict[Labels, list[int]], sums: Totals, own: OwnFigures) -> bytes:
@@ -212,6 +132,11 @@ def _histogram(
     return family
 
 
+def _add(groups: dict[tuple[str, ...], list[int]], key: tuple[str, ...], more: list[int]) -> None:
+    known = groups.get(key)
+    groups[key] = list(more) if known is None else [a + b for a, b in zip(known, more, strict=True)]
+
+
 # --- the rest ------------------------------------------------------------------------------
 
 
@@ -306,28 +231,3 @@ def _of_alerts(own: OwnFigures) -> Iterator[Metric]:
     for labels, count in sorted(own.deliveries.items()):
         tried.add_metric(labels, count)
     yield tried
-
-
-# --- adding up -----------------------------------------------------------------------------
-
-
-def _add(groups: dict[tuple[str, ...], list[int]], key: tuple[str, ...], more: list[int]) -> None:
-    known = groups.get(key)
-    groups[key] = list(more) if known is None else [a + b for a, b in zip(known, more, strict=True)]
-
-
-def _add_rows(into: dict[L, list[int]], rows: Mapping[L, list[int]]) -> None:
-    for labels, values in rows.items():
-        known = into.get(labels)
-        both = values if known is None else [a + b for a, b in zip(known, values, strict=True)]
-        into[labels] = list(both)
-
-
-def _add_notable(into: dict[str, dict[str, int]], more: dict[str, dict[str, int]]) -> None:
-    for kind, counts in more.items():
-        _add_counts(into.setdefault(kind, {}), counts)
-
-
-def _add_counts(into: dict[str, int], more: dict[str, int]) -> None:
-    for name, count in more.items():
-        into[name] = into.get(name, 0) + count

@@ -47,7 +47,7 @@ def spawn(listener: socket.socket) -> WorkerProcess:
         process = subprocess.Popen(  # noqa: S603 - our own module
             [
                 *(sys.executable, "-m", "proxy.worker_process"),
-                *("--listen-fd", str(listener.fileno()), "--control-fd", str(theirs.fileno())),
+                *(str(listener.fileno()), str(theirs.fileno())),
             ],
             pass_fds=(listener.fileno(), theirs.fileno()),
             stdin=subprocess.DEVNULL,

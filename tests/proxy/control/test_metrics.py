@@ -3,7 +3,8 @@
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy.control.metrics import BudgetFigures, Counts, OwnFigures, render
+from proxy.control.counts import BudgetFigures, Counts, OwnFigures
+from proxy.control.metrics import render
 from proxy.metrics import Metrics
 
 OWN = OwnFigures(

@@ -11,7 +11,7 @@ from db.engine import open_engine, reader
 from proxy.config import Alerts, Config, Database, Journal
 from proxy.control.alerts.alerting import Alerting
 from proxy.control.clock import Clock
-from proxy.control.metrics import Counts
+from proxy.control.counts import Counts
 from tests.proxy.control.alerts.books import NOW_MS
 
 
