@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import pytest
 
+from tests.forks import CONTEXT
 from tests.simulation import mutate
 from tests.simulation.mutations import MUTATIONS
 
@@ -14,10 +14,8 @@ FOUND_S_MAX = 300
 
 @pytest.fixture(scope="module")
 def processes() -> Iterator[ProcessPoolExecutor]:
-    """A new process for each task, forked from one that has imported what they need."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload([mutate.__name__])
-    with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as pool:
+    """A new process for each task."""
+    with ProcessPoolExecutor(1, CONTEXT, max_tasks_per_child=1) as pool:
         yield pool
 
 
