@@ -10,12 +10,14 @@ import sys
 from hypothesis import settings
 
 from proxy.heap import look_rarely
+from tests.statements import keep_compiled
 
 # Hundreds of processes are started: none should have to compile what another has compiled.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 # A process with all tests and SDKs loaded has a million objects, and little garbage with cycles.
 look_rarely(50_000)
+keep_compiled()
 
 # A slow machine is no failure, so there is no deadline per example.
 settings.register_profile("fast", deadline=None)

@@ -1,4 +1,4 @@
-"""Tollkeeper as a user runs it: `python -m proxy --config FILE serve` in processes of its own.
+"""Tollkeeper as a user runs it: `tollkeeper --config FILE serve` in processes of its own.
 
     with Serving(tmp_path, provider.url) as serving:    # started, ready; stopped by SIGTERM
         ...call serving.url...
@@ -16,6 +16,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
@@ -24,6 +25,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from tests.databases import query
+from tests.forks import Tollkeeper
 from tests.source_code import ROOT
 
 T = TypeVar("T")
@@ -101,15 +103,6 @@ def resident_mb(pid: int) -> float:
     return int(found[1]) / 1024
 
 
-def _program(constants: Mapping[str, object]) -> list[str]:
-    if not constants:
-        return ["-m", "proxy"]
-    modules = {name.rpartition(".")[0] for name in constants}
-    code = [f"import {', '.join(sorted(modules))}", "from proxy.cli import main"]
-    code += [f"{name} = {value!r}" for name, value in constants.items()]
-    return ["-c", "; ".join([*code, "main()"])]
-
-
 class Serving:
     """One data directory, and the `serve` that runs on it, if any."""
 
@@ -118,7 +111,6 @@ class Serving:
         directory: Path,
         provider_url: str,
         *,
-        environment: Mapping[str, str] | None = None,
         constants: Mapping[str, object] | None = None,
         **changes: Any,
     ) -> None:
@@ -129,9 +121,8 @@ class Serving:
         self.config_path = directory / "tollkeeper.yaml"
         self.write_config(json.dumps(self.config))  # JSON is YAML
         self.exit_code: int | None = None
-        self._program = _program(constants or {})
-        self._environment = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._constants = constants
+        self._process: subprocess.Popen[bytes] | Tollkeeper | None = None
         self._group = 0
         self._log = directory / "serve.log"
         self._log_start = 0
@@ -149,23 +140,34 @@ class Serving:
 
     # --- life
 
-    def spawn(self, wrapper: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-        """Start `serve`, in a process group of its own; returns at once."""
+    def spawn(self, wrapper: Sequence[str] = ()) -> subprocess.Popen[bytes] | Tollkeeper:
+        """Start `serve`, in a process group of its own; returns at once. `wrapper`: a command that
+        starts it."""
         assert self._process is None, "still running"
         self.exit_code = None
         self._log_start = self._log.stat().st_size if self._log.exists() else 0
+        arguments, log = self._arguments("serve"), self._log
+        if wrapper:
+            self._process = self._spawn_wrapped(wrapper, arguments)
+        else:
+            self._process = Tollkeeper(arguments, self.directory, log, log, self._constants)
+        self._group = self._process.pid
+        return self._process
+
+    def _spawn_wrapped(
+        self, wrapper: Sequence[str], arguments: Sequence[str]
+    ) -> subprocess.Popen[bytes]:
+        assert not self._constants, "not for a program that is executed"
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*wrapper, sys.executable, *self._program, *self._arguments("serve")],
+            return subprocess.Popen(
+                [*wrapper, sys.executable, "-m", "proxy", *arguments],
                 cwd=self.directory,
-                env=self._environment,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        self._group = self._process.pid
-        return self._process
 
     def start(self) -> Self:
         """Start `serve`; it is ready when this returns."""
@@ -301,15 +303,11 @@ class Serving:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A command beside the running proxy."""
-        return subprocess.run(
-            [sys.executable, "-m", "proxy", *self._arguments(*arguments)],
-            cwd=self.directory,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_S,
-            check=False,
-        )
+        with tempfile.TemporaryDirectory() as written:
+            out, err = Path(written, "out"), Path(written, "err")
+            command = Tollkeeper(self._arguments(*arguments), self.directory, out, err)
+            code = command.wait(COMMAND_S)
+            return subprocess.CompletedProcess(command.args, code, out.read_text(), err.read_text())
 
     def output(self, *arguments: str) -> str:
         """stdout of a command that succeeds."""

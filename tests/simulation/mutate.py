@@ -9,17 +9,23 @@ from tests.simulation.runner import Finding, clean, run_seeds
 SEEDS_MAX = 200
 
 
-def main(name: str) -> int:
+def search(name: str) -> str:
+    """The first finding; "" where none of many seeds has one."""
     first = MUTATIONS[name].first_seed
     try:
         with applied(name) as scenario:
             run_seeds(range(first, first + SEEDS_MAX), **scenario)
     except Finding as finding:
-        sys.stdout.write(f"{finding}\n")
-        return 1
+        return str(finding)
     finally:
         clean()
-    return 0
+    return ""
+
+
+def main(name: str) -> int:
+    finding = search(name)
+    sys.stdout.write(f"{finding}\n")
+    return 1 if finding else 0
 
 
 if __name__ == "__main__":
