@@ -1,5 +1,5 @@
-"""Prices of another time: which days each part of an entry is in force. Source: the start dates
-of genai-prices, for example GPT-4o at $5 from 2024-05-13 and $2.50 from 2024-08-06."""
+"""Prices of another time: which days each part of an entry is in force. Source:
+genai-prices, many of whose prices have a start date."""
 
 from datetime import UTC, datetime
 
