@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Protocol, Self
 
 from pricing.money import atto_from_usd
-from pricing.names import canonical_provider, plain_model
+from pricing.names import canonical_provider, plain_model, priced_as, provider_names
 from pricing.overlay import EVERY_TEAM, Overlay, OverlayLike
 from pricing.price import Price, is_priced
 from pricing.rates import INPUT
@@ -184,29 +184,37 @@ class PriceBook:
         return price
 
     def _resolve(self, provider: str, model: str) -> Price | None:
-        canonical = canonical_provider(provider)
-        found = self.table.find(canonical, model)
-        name, entry = found or (plain_model(model), {})
+        canonical, asked = priced_as(provider, model)
+        found = self.table.find(canonical, asked)
+        name, entry = found or (plain_model(asked), {})
+        matching = self._matching(canonical, asked, name)
         declared = False
-        for _, overlay in self._applied:
-            if overlay.matches((provider, canonical), (model, name)):
-                entry = overlay.apply(entry)
-                declared = declared or INPUT in overlay.prices or is_priced(overlay.prices)
+        for number in matching:
+            overlay = self.overlays[number]
+            entry = overlay.apply(entry)
+            declared = declared or INPUT in overlay.prices or is_priced(overlay.prices)
         if not declared and (found is None or not is_priced(found[1])):
             return None
-        return Price.compile(canonical, name, entry, self._key(canonical, name))
+        # What a row names leads to the same overlays: the entry's name, else the one asked for.
+        known = next(
+            each
+            for each in (name, plain_model(asked), asked)
+            if self._matching(canonical, each, name) == matching
+        )
+        return Price.compile(canonical, name, entry, self._key(canonical, known))
+
+    def _matching(self, canonical: str, *models: str) -> list[int]:
+        """The numbers of the overlays for a model that goes by these names."""
+        providers = provider_names(canonical)
+        return [number for number, overlay in self._applied if overlay.matches(providers, models)]
 
     def _free(self, provider: str, model: str) -> Price:
         return Price.free(provider, model, self._key(provider, ANY_MODEL))
 
     def _flat(self, provider: str, model: str) -> Price:
         canonical, plain = canonical_provider(provider), plain_model(model)
-        matching = (
-            number
-            for number, overlay in self._applied
-            if overlay.matches((provider, canonical), (model, plain))
-        )
-        return self._flat_with(canonical, plain, list(matching))
+        matching = self._matching(canonical, model, plain)
+        return self._flat_with(canonical, plain, matching)
 
     def _flat_with(self, provider: str, model: str, numbers: Sequence[int]) -> Price:
         assert self.unpriced_atto_per_token is not None

@@ -29,6 +29,9 @@ _BEDROCK_ARN = re.compile(r"arn:aws[^:]*:bedrock:[^/]*:(?:foundation-model|infer
 _FINE_TUNED = re.compile(r"ft:([^:]+):.*")
 
 
+# Routes to other providers, and charges what they charge: tables have its prices by provider.
+_ROUTER = "huggingface"
+
 # Suffixes that tell versions of one model apart, digits as "d", with one of each. An entry lists
 # in `versions` those that mean it too: without that they do not, since a version may cost more.
 VERSION_SHAPES = {
@@ -44,6 +47,24 @@ _VERSION = re.compile(r"(.+?)([-@](?:\d{3}|\d{4}|\d{8}|\d{4}-\d\d-\d\d))")
 def canonical_provider(provider: str) -> str:
     """The name of a provider in price tables."""
     return PROVIDER_ALIASES.get(provider, provider)
+
+
+def provider_names(canonical: str) -> tuple[str, ...]:
+    """All that a provider of price tables is called."""
+    aliases = [alias for alias, name in PROVIDER_ALIASES.items() if name == canonical]
+    routed = [_ROUTER] if canonical.startswith(f"{_ROUTER}_") else []
+    return (canonical, *aliases, *routed)
+
+
+def priced_as(provider: str, model: str) -> tuple[str, str]:
+    """The provider and model by which tables have a price: that of `model:novita` at Hugging Face
+    is one of `huggingface_novita`."""
+    canonical = canonical_provider(provider)
+    if canonical == _ROUTER:
+        routed, _, place = model.rpartition(":")
+        if routed:
+            return f"{_ROUTER}_{place}", routed
+    return canonical, model
 
 
 def plain_model(model: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from pricing.errors import TableError
-from pricing.names import canonical_provider, spellings, unversioned
+from pricing.names import priced_as, spellings, unversioned
 from pricing.price import Price, is_priced
 
 TABLES_DIR = Path(__file__).parent / "tables"
@@ -102,7 +102,7 @@ class PriceTable:
 
     def quote(self, provider: str, model: str) -> Price | None:
         """The price of a model; None when the table does not price its tokens."""
-        provider = canonical_provider(provider)
+        provider, model = priced_as(provider, model)
         found = self.find(provider, model)
         if found is None or not is_priced(found[1]):
             return None

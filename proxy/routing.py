@@ -13,6 +13,7 @@ _VERTEX_PREFIXES = tuple(
 )
 _GEMINI_PREFIXES = (b"/v1beta", b"/upload/", b"/v1/interactions", b"/v1/cachedContents")
 _ANTHROPIC_PREFIXES = (b"/v1/messages", b"/v1/complete")
+_DOUBLED = (b"/v1/v1/", b"/v2/v2/")  # the base URL of an SDK that adds the version itself has one
 _CHAT = b"/v1/chat/completions"  # most calls: their path needs no further look
 # A final `:verb` is Gemini's; other ids with a colon (fine-tuned OpenAI models) are not verbs.
 _GEMINI_VERBS = frozenset(
@@ -51,7 +52,12 @@ def destination(
     """
     name, slash, rest = raw_path[1:].partition(b"/")
     if name in providers and not (name == b"openai" and rest.startswith(b"deployments/")):
-        return Destination(name.decode("ascii"), slash + rest)
+        below = slash + rest
+        if below.startswith(_DOUBLED):
+            raise _doubled(below)
+        return Destination(name.decode("ascii"), below)
+    if raw_path.startswith(_DOUBLED):
+        raise _doubled(raw_path)
     bare = _bare(raw_path, query, head, providers)
     if bare is None:
         raise Refusal(
@@ -65,6 +71,15 @@ def destination(
             f"Configured: {_prefixes(providers)}.",
         )
     return Destination(bare.decode("ascii"), raw_path)
+
+
+def _doubled(path: bytes) -> Refusal:
+    version = path[1:3].decode()
+    return Refusal(
+        "unknown_route",
+        f"The path begins with /{version}/{version}/: this SDK adds /{version} itself, so leave it "
+        "out of the base URL.",
+    )
 
 
 def _bare(

@@ -26,14 +26,6 @@ COMPATIBLE_HOSTS = (
         clamp_field="max_tokens",
     ),
     Host(
-        "huggingface",
-        "openai",
-        "https://router.huggingface.co",
-        ("HF_TOKEN",),
-        "/v1",
-        clamp_field="max_tokens",
-    ),
-    Host(
         "lmstudio",
         "openai",
         "http://127.0.0.1:1234",

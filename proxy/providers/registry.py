@@ -20,6 +20,7 @@ _DIALECTS = {  # file: class in it
     "cohere": "Cohere",
     "gemini": "Gemini",
     "groq": "Groq",
+    "huggingface": "HuggingFace",
     "mistral": "Mistral",
     "ollama": "Ollama",
     "openai": "OpenAI",

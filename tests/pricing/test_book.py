@@ -273,3 +273,38 @@ def test_every_model_of_a_free_provider_costs_nothing(table: PriceTable) -> None
     assert (price.key, price.unpriced) == ("free/*", False)
     assert cost(Usage(10**6, 10**6), price).nano == 0
     assert cost(Usage(10**6, 10**6), Price.compile("free", "asked", price.entry)).nano == 0
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "overlay"),
+    [
+        ("together", "org/llama", {"provider": "together"}),
+        ("together", "org/llama", {"provider": "together_ai"}),
+        ("together", "Org/Llama", {"model": "Org/*"}),
+        ("huggingface", "org/llama:novita", {"provider": "huggingface"}),
+        ("huggingface", "Org/Llama:novita", {"model": "Org/*"}),
+        ("anthropic", "claude-20250929", {"model": "claude-2025*"}),
+        ("anthropic", "models/claude", {"model": "models/*"}),
+        ("bedrock", "us.nova-v1%3A0", {"model": "*%3A0"}),
+        ("openai", "model-1", {"model": "model-*", "team": "acme/*"}),
+    ],
+)
+def test_a_rows_key_leads_to_the_prices_it_was_charged(
+    tmp_path: Path, provider: str, model: str, overlay: dict[str, str]
+) -> None:
+    """Whatever name of the provider or the model an overlay matched by."""
+    names = (
+        *(("together_ai", "org/llama"), ("huggingface_novita", "org/llama")),
+        *(("bedrock", "us.nova-v1:0"), ("openai", "model-1")),
+    )
+    dated = {("anthropic", "claude"): an_entry(versions=["-dddddddd"])}
+    table = a_table(tmp_path, {name: an_entry() for name in names} | dated)
+    plain = PriceBook(table).quote(provider, model)
+    book = PriceBook(table, [Overlay(discount_percent="50", **overlay)])
+    price = book.for_team("acme", "search").quote(provider, model)
+    assert plain is not None
+    assert price is not None
+    assert price.entry != plain.entry
+    again = book.by_key(price.key)
+    assert again is not None
+    assert (again.key, again.entry) == (price.key, price.entry)

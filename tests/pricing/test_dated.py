@@ -1,4 +1,5 @@
-"""Prices of another time: which days each part of an entry is in force."""
+"""Prices of another time: which days each part of an entry is in force. Source:
+genai-prices, many of whose prices have a start date."""
 
 from datetime import UTC, datetime
 

@@ -182,6 +182,30 @@ BILLS = [
         (mtok(2_000, "0.35"), mtok(1_000, "0.75")),
         1_450_000,
     ),
+    Bill(  # gpt-oss-120b by Hugging Face's router at Groq: $0.15 and $0.75
+        "huggingface",
+        "openai/gpt-oss-120b:groq",
+        Usage(3_000, 400),
+        (mtok(3_000, "0.15"), mtok(400, "0.75")),
+        750_000,
+    ),
+    Bill(  # Claude Haiku 4.5 on Snowflake: $1, $0.10 cached, $5
+        "snowflake",
+        "claude-haiku-4-5",
+        Usage(2_500, 200, 1_500),
+        (mtok(1_000, "1"), mtok(1_500, "0.1"), mtok(200, "5")),
+        2_150_000,
+    ),
+    Bill(  # GLM-4.6: $0.60, $0.11 cached, $2.20
+        "zai",
+        "glm-4.6",
+        Usage(1_800, 350, 1_024, reasoning_tokens=200),
+        (mtok(776, "0.6"), mtok(1_024, "0.11"), mtok(350, "2.2")),
+        1_348_240,
+    ),
+    Bill(  # Kimi K2 Thinking on Crusoe: $2.50 both ways
+        "crusoe", "moonshotai/Kimi-K2-Thinking", Usage(900, 700), (mtok(1_600, "2.5"),), 4_000_000
+    ),
     Bill(  # Voyage 3.5: $0.06; a token alone costs 60 nano-USD
         "voyage", "voyage-3.5", Usage(12_345), (mtok(12_345, "0.06"),), 740_700
     ),

@@ -1,3 +1,7 @@
+"""Prices by the hour. Source: litellm's entries of DeepSeek, whose hours are UTC, and its
+`_is_off_peak`, which `test_oracle.py` runs beside us.
+"""
+
 from datetime import UTC, datetime
 
 import pytest

@@ -57,6 +57,7 @@ def test_tiers_a_request_can_end_up_in(provider: str, requested: str, tiers: set
 
 
 def test_regions_and_speed_multiply() -> None:
+    # Anthropic: `inference_geo: us` is 1.1 times every token price, fast mode its own multiple.
     price = a_price(provider_specific_entry={"us": "1.1", "fast": "2"})
     assert input_rate(price) == MICRO
     assert input_rate(price, inference_geo="global") == MICRO
@@ -71,6 +72,8 @@ def test_regions_and_speed_multiply() -> None:
 
 
 def test_uplifts_of_regional_hosts_and_locations() -> None:
+    # litellm: OpenAI's hosts with data residency cost 1.1 times for newer models, Vertex AI's
+    # regional endpoints likewise; the global one is the list price.
     host = a_price(regional_processing_uplift_multiplier_eu="1.1")
     assert input_rate(host, inference_geo="eu") == 1_100_000_000_000
     assert input_rate(host, inference_geo="us") == MICRO
@@ -112,6 +115,8 @@ def test_some_modes_generate_nothing(mode: str) -> None:
 def test_searches_are_billed_each_or_once_per_prompt(
     provider: str, model: str, entry: dict[str, object], searches: int
 ) -> None:
+    # Google: $35 per 1,000 grounded prompts up to Gemini 2.5, $14 per 1,000 queries since 3;
+    # OpenAI and Anthropic: $10 per 1,000 searches.
     price = a_price(provider, model, **entry)
     assert price.billable("web_search", 3) == searches
     assert price.billable("google_maps@any", 3) == searches

@@ -1,3 +1,7 @@
+"""Prices of tokens by size, service tier and kind: each rule as arithmetic, with its source.
+"litellm" is its `litellm_core_utils/llm_cost_calc/utils.py`, which `test_oracle.py` runs beside us.
+"""
+
 from fractions import Fraction
 
 import pytest
@@ -27,15 +31,19 @@ def rates(entry: dict[str, object], tokens: int = 1, tier: str = "", provider: s
 
 @pytest.mark.parametrize(("tokens", "usd_per_m"), [(1, 1), (200_000, 1), (200_001, 2)])
 def test_the_whole_request_moves_to_a_size_once_it_is_exceeded(tokens: int, usd_per_m: int) -> None:
+    # Gemini 2.5 Pro has one price up to 200k tokens of prompt and one above. litellm:
+    # _prompt_exceeds_threshold, for every kind of token of the request.
     assert rates(SIZED, tokens).input == usd_per_m * MICRO
 
 
 def test_xai_moves_once_it_is_reached() -> None:
+    # litellm: _uses_inclusive_token_thresholds.
     assert rates(SIZED, 199_999, provider="xai").input == MICRO
     assert rates(SIZED, 200_000, provider="xai").input == 2 * MICRO
 
 
 def test_a_size_replaces_what_it_prices_and_keeps_the_rest() -> None:
+    # Anthropic, Sonnet above 200k: cache writes and reads are multiples of the larger input price.
     above = rates(SIZED, 200_001)
     assert above.output == 15 * MICRO
     assert above.cache_read == MICRO // 10
@@ -44,6 +52,7 @@ def test_a_size_replaces_what_it_prices_and_keeps_the_rest() -> None:
 
 
 def test_the_highest_size_exceeded_wins() -> None:
+    # litellm: _get_token_base_cost goes through the sizes from the largest down.
     entry = SIZED | {"input_cost_per_token_above_128k_tokens": "0.0000015"}
     steps = [rates(entry, tokens).input for tokens in (128_000, 128_001, 200_001)]
     assert steps == [MICRO, 1_500_000_000_000, 2 * MICRO]
@@ -55,6 +64,7 @@ def test_sizes_without_k_are_plain_tokens() -> None:
 
 
 def test_a_tier_falls_back_to_the_standard_key_of_the_same_size() -> None:
+    # litellm: get_service_tier_cost_key, then the key without its suffix.
     assert rates(SIZED, 1, "priority").input == 1_800_000_000_000
     assert rates(SIZED, 1, "priority").output == 10 * MICRO
     assert rates(SIZED, 200_001, "priority").input == 4 * MICRO
@@ -63,6 +73,8 @@ def test_a_tier_falls_back_to_the_standard_key_of_the_same_size() -> None:
 
 
 def test_missing_prices_are_those_of_plain_tokens() -> None:
+    # What the cached tokens of a model without a price for them cost: litellm and the recorded
+    # traffic both say the price of input (Azure-hosted Grok).
     only = rates({"input_cost_per_token": "0.000001", "output_cost_per_token": "0.00001"})
     assert set(only[:9]) == {MICRO}
     assert set(only[9:]) == {10 * MICRO}
@@ -73,6 +85,7 @@ def test_an_explicit_zero_is_a_price() -> None:
 
 
 def test_modalities_have_their_own_prices() -> None:
+    # OpenAI, gpt-audio and gpt-image: text, audio and image tokens have a column each.
     entry = SIZED | {
         "input_cost_per_audio_token": "0.00004",
         "input_cost_per_image_token": "0.00005",
@@ -93,6 +106,7 @@ def test_modalities_have_their_own_prices() -> None:
 
 
 def test_reasoning_has_its_own_price_unless_the_tier_prices_output() -> None:
+    # litellm: output_cost_per_reasoning_token is of the standard tier.
     entry = SIZED | {"output_cost_per_reasoning_token": "0.00003"}
     assert rates(entry).reasoning == 30 * MICRO
     assert rates(entry, tier="flex").reasoning == 30 * MICRO
@@ -103,6 +117,7 @@ def test_reasoning_has_its_own_price_unless_the_tier_prices_output() -> None:
 
 
 def test_the_old_name_of_a_cached_read_price() -> None:
+    # litellm: DeepSeek's entries of before there was cache_read_input_token_cost.
     entry = {"input_cost_per_token": "0.000001", "input_cost_per_token_cache_hit": "0.0000002"}
     assert rates(entry).cache_read == MICRO // 5
 
@@ -127,6 +142,7 @@ RANGES = {
     ("tokens", "usd_per_m"), [(0, 1), (32_000, 1), (32_001, 2), (128_000, 2), (999_999, 2)]
 )
 def test_ranges_price_the_whole_request(tokens: int, usd_per_m: int) -> None:
+    # Qwen's ranges of prompt sizes. litellm: select_tier_for_input.
     assert rates(RANGES, tokens).input == usd_per_m * MICRO
 
 

@@ -53,6 +53,7 @@ GOOG = [(b"x-goog-api-key", b"k")]
             "gemini",
             b"/v1beta1/publishers/google/models/m:generateContent",
         ),
+        (b"/models/m:generateContent", b"", [], "gemini", b"/models/m:generateContent"),
         (b"/upload/v1beta/files", b"", [], "gemini", b"/upload/v1beta/files"),
         (b"/v1/interactions", b"", [], "gemini", b"/v1/interactions"),
         (b"/v1/cachedContents", b"", [], "gemini", b"/v1/cachedContents"),
@@ -113,3 +114,12 @@ def test_a_bare_path_of_a_provider_that_is_not_configured() -> None:
     assert refused.value.code == "unknown_provider"
     assert "'anthropic'" in refused.value.message
     assert "/openai/" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "path", [b"/v1/v1/messages", b"/anthropic/v1/v1/messages", b"/groq/v2/v2/x"]
+)
+def test_a_base_url_with_a_version_too_many(path: bytes) -> None:
+    with pytest.raises(Refusal, match="leave it out of the base URL") as refused:
+        destination(path, b"", RequestHead(ANTHROPIC), ALL)
+    assert refused.value.code == "unknown_route"

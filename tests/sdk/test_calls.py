@@ -132,6 +132,16 @@ def test_base_urls_from_the_environment(
     assert [row["provider"] for row in tollkeeper.rows()] == ["openai", "anthropic", "gemini"]
 
 
+def test_anthropics_token_from_the_environment(
+    tollkeeper: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", tollkeeper.url)
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", KEY)
+    with anthropic.Anthropic() as client:
+        client.messages.create(model=replies.MESSAGES_MODEL, max_tokens=5, messages=CONVERSATION)
+    assert credentials(tollkeeper.provider.requests[0]) == UPSTREAM_CREDENTIALS["anthropic"]
+
+
 def test_anthropic_keys_in_either_header(tollkeeper: Harness) -> None:
     for how in ({"api_key": KEY}, {"auth_token": KEY, "api_key": None}):
         with anthropic.Anthropic(base_url=tollkeeper.url, **how) as client:
@@ -190,6 +200,16 @@ def test_an_openai_base_url_without_v1_says_what_to_do(tollkeeper: Harness) -> N
     ):
         client.chat.completions.create(model=replies.CHAT_MODEL, messages=CONVERSATION)
     assert caught.value.code == "unknown_route"
+    assert not tollkeeper.provider.requests
+
+
+def test_an_anthropic_base_url_with_v1_says_what_to_do(tollkeeper: Harness) -> None:
+    with (
+        anthropic.Anthropic(base_url=f"{tollkeeper.url}/v1", api_key=KEY) as client,
+        pytest.raises(anthropic.NotFoundError, match="leave it out of the base URL"),
+    ):
+        client.messages.create(model=replies.MESSAGES_MODEL, max_tokens=5, messages=CONVERSATION)
+    assert len(tollkeeper.received) == 1
     assert not tollkeeper.provider.requests
 
 

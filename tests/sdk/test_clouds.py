@@ -159,7 +159,7 @@ def closing() -> Iterator[None]:
         OPENED.pop().close()
 
 
-def boto(endpoint: str, key: str, **options: Any) -> Any:
+def boto(endpoint: str | None, key: str, **options: Any) -> Any:
     """boto3 with credentials of its own for Amazon, which sign, and the key in a header."""
     client = boto3.client(
         "bedrock-runtime",
@@ -250,6 +250,14 @@ def test_the_model_as_an_arn(tollkeeper: Harness) -> None:
     (request,) = tollkeeper.provider.requests
     assert "inference-profile%2Fus.amazon" in request.path
     check_signed(request)
+    check_row(tollkeeper, "converse", NOVA)
+
+
+def test_the_address_from_the_environment(
+    tollkeeper: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", f"{tollkeeper.url}/bedrock")
+    boto(None, KEYS["rich"]).converse(modelId=NOVA, messages=HELLO)
     check_row(tollkeeper, "converse", NOVA)
 
 
@@ -505,6 +513,16 @@ def test_gemini_on_vertex(tollkeeper: Harness) -> None:
     assert request.path.endswith(f"/{place}/{replies.GENERATE_MODEL}:generateContent")
     assert request.header("authorization") == "Bearer ya29.upstream"
     check_nothing_of_the_client(request)
+    check_row(tollkeeper, "generateContent", replies.GENERATE_MODEL)
+
+
+def test_vertexs_address_from_the_environment(
+    tollkeeper: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOOGLE_VERTEX_BASE_URL", f"{tollkeeper.url}/vertex")
+    credentials = GoogleCredentials(KEYS["rich"])
+    with genai.Client(vertexai=True, project="p", location="global", credentials=credentials) as it:
+        assert it.models.generate_content(model=replies.GENERATE_MODEL, contents="hi").text == TEXT
     check_row(tollkeeper, "generateContent", replies.GENERATE_MODEL)
 
 
