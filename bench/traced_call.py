@@ -11,13 +11,12 @@ import time
 
 import uvloop
 from call_path import measure
-from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
 
 from proxy.call_record import CallRecord, decode_record, encode_record
 from proxy.control.otel_encoding import EncodedSpan, SpanEncoder
-from proxy.control.otel_metrics import Instruments
+from proxy.control.otel_sums import MetricSums
 from proxy.tracing import Tracer
 from proxy.wire import TracingEntry
 
@@ -74,15 +73,15 @@ async def worker() -> tuple[float, float]:
 def control() -> tuple[float, float]:
     """Microseconds a call: of metrics, and of encoded spans."""
     encoder = SpanEncoder(Resource({"service.name": "tollkeeper"}), "1")
-    meter = MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False).get_meter("bench")
-    instruments, data = Instruments(meter), encode_record(RECORD)
+    reader, data = InMemoryMetricReader(), encode_record(RECORD)
+    sums = MetricSums(Resource({"service.name": "tollkeeper"}), "1", reader)
     counted = encoded = float("inf")
     for _ in range(ROUNDS * 10):
         found: list[EncodedSpan] = []
         start = time.process_time()
         for _ in range(EXPORT_BATCH // 2):
-            instruments.record(decode_record(data))
-        instruments.add_costs()
+            sums.record(decode_record(data))
+        reader.collect()
         middle = time.process_time()
         for _ in range(EXPORT_BATCH // 2):
             found += encoder.of(decode_record(data))

@@ -23,8 +23,9 @@ class Part(NamedTuple):
     source: Source
     since_ms: int | None
     until_ms: int | None
-    # These only: they have been counted with their days, in a period that is not theirs.
+    # These only: they have been counted with their days, or hours, in a period that is not theirs.
     hours: Sequence[int] = ()
+    edges: Sequence[tuple[int, int]] = ()  # [low, high) in ms, of the period after that one
 
 
 def parts_of(
@@ -32,17 +33,21 @@ def parts_of(
 ) -> list[Part]:
     """`folded_until` is the first day that has no daily rollups yet."""
     since, until = filters.since_ms, filters.until_ms
-    in_hours = periods is None or periods.in_whole_hours
-    if not (in_hours and IN_ROLLUPS.issuperset(dimensions)):
+    if not IN_ROLLUPS.issuperset(dimensions):
         return [Part(ROWS, since, until)]
     first, last = _whole(HOUR_MS, since, until)
     if first is not None and last is not None and first >= last:
+        return [Part(ROWS, since, until)]
+    edges = [] if periods is None else periods.edges(first, last)
+    if edges and periods is not None and periods.are_hours:  # so each of them is cut
         return [Part(ROWS, since, until)]
     parts = _of_rollups(dimensions, first, last, periods, folded_until)
     if since != first:
         parts.append(Part(ROWS, since, first))
     if until != last:
         parts.append(Part(ROWS, last, until))
+    if edges:
+        parts.append(Part(ROWS, edges[0][0], edges[-1][1], edges=edges))
     return parts
 
 

@@ -4,8 +4,9 @@ The boundaries come from whoever asks (`Window`), so that reports and budgets ha
 SQL numbers them; runs of them with one length are one branch of a CASE, so that a year in a zone
 with summer time has a handful. Where months make too many, they are days added up.
 
-A day of UTC, which daily rollups are, counts for the period that its noon is in. Its hours that are
-in another one, `strays`, are to be moved there.
+A day of UTC, which daily rollups are, counts for the period that its noon is in, and an hour for
+that in which it begins. What of them is in another one is to be moved there: hours of days,
+`strays`, and what of hours is beyond the begin of a period, `edges`.
 """
 
 from bisect import bisect_right
@@ -24,8 +25,9 @@ from db.report_dimensions import DAY_MS, DAYS, HOUR_MS, Source
 GRANULARITIES = ("hour", "day", "week", "month")
 PERIODS_MAX = 10_000  # 416 days of hours, 27 years of days
 RUNS_MAX = 30  # branches of a CASE
-HOUR_S, DAY_S = HOUR_MS // 1000, DAY_MS // 1000
-HOURS, NOON = 24, 12
+SECOND_MS = 1000
+HOUR_S, DAY_S = HOUR_MS // SECOND_MS, DAY_MS // SECOND_MS
+HOURS, NOON_S = 24, 12 * HOUR_S
 
 # The period of a kind at an instant, as [start, end) in unix seconds.
 Window = Callable[[str, float], tuple[int, int]]
@@ -76,19 +78,16 @@ class Periods:
         return cls(periods, tuple(fine[:-1]), tuple(runs))
 
     @property
-    def in_whole_hours(self) -> bool:
-        """Whether hours of UTC, which rollups are, lie in one period each."""
-        return all(run.start_s % HOUR_S == run.length_s % HOUR_S == 0 for run in self._runs)
-
-    @property
     def are_hours(self) -> bool:
         return any(period.end_s - period.start_s < 2 * HOUR_S for period in self.periods)
 
     def expression(self, source: Source) -> ColumnElement[Any]:
         """A number of what a row is in, for `period_of`."""
         time, unit = source.time, source.unit_ms
+        if unit > SECOND_MS:
+            time, unit = time * _integer(unit // SECOND_MS), SECOND_MS
         if source is DAYS:
-            time, unit = time * _integer(HOURS) + _integer(NOON), HOUR_MS
+            time += _integer(NOON_S)
 
         def number(run: _Run) -> ColumnElement[Any]:
             start, length = (value * 1000 // unit for value in (run.start_s, run.length_s))
@@ -106,7 +105,7 @@ class Periods:
 
     def of_day(self, day: int) -> int:
         """The period of a day (UTC)."""
-        return self._at(day * DAY_S + NOON * HOUR_S)
+        return self._at(day * DAY_S + NOON_S)
 
     def strays(self, first: int | None, last: int) -> list[int]:
         """The hours of days (UTC) of [first, last) that are in another period than the day."""
@@ -119,6 +118,16 @@ class Periods:
             if (first is None or first <= day) and day < last
             for hour in range(day * HOURS, (day + 1) * HOURS)
             if self._at(hour * HOUR_S) != self.of_day(day)
+        ]
+
+    def edges(self, first_ms: int | None, last_ms: int | None) -> list[tuple[int, int]]:
+        """Of hours within [first, last) that a period begins in: from there to their end, in ms."""
+        cut = (period.start_s for period in self.periods[1:] if period.start_s % HOUR_S != 0)
+        found = [(at_s * SECOND_MS, -(-at_s // HOUR_S) * HOUR_MS) for at_s in cut]
+        return [
+            (low, high)
+            for low, high in found
+            if (first_ms is None or first_ms < low) and (last_ms is None or high <= last_ms)
         ]
 
     def _at(self, at_s: int) -> int:

@@ -3,7 +3,8 @@
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, func, literal_column, select
+from sqlalchemy import BigInteger, and_, bindparam, column, func, literal_column, select
+from sqlalchemy import values as table_of_values
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.errors import ReportError
@@ -73,8 +74,9 @@ async def sums(
     With `periods`, which cover the filters' time, the first part of a key is a period's number.
     Of the sums the calls and those at the places `only` are added up, the others are 0: that takes
     half the time.
-    Whole days and hours are read from rollups where these have the dimensions and no period begins
-    within an hour of UTC; the rest from cost rows, while these are there. Raises ReportError.
+    Whole days and hours are read from rollups where these have the dimensions; the rest from cost
+    rows, while these are there, as are the parts of hours that periods begin in. Raises
+    ReportError.
     """
     check_dimensions(by)
     dimensions = {*by, *filters.where}
@@ -105,9 +107,11 @@ def _keyed(
         if periods is None:
             yield key, values
             continue
-        yield (periods.period_of(times[-1]), *key), values
-        if part.hours:
-            yield (periods.of_day(times[0]), *key), [-value for value in values]
+        period = periods.period_of(times[-1])
+        yield (period, *key), values
+        if part.hours or part.edges:
+            before = periods.of_day(times[0]) if part.hours else period - 1
+            yield (before, *key), [-value for value in values]
 
 
 async def _sums_query(
@@ -124,17 +128,31 @@ async def _sums_query(
         columns.insert(0, periods.expression(source).label("period"))
     if part.hours:
         columns.insert(0, expression(source, "day").label("moved"))
-    part_filters = Filters(part.since_ms, part.until_ms, filters.where)
-    values = (
-        column if n == 0 or n in only else literal_column("0")
-        for n, column in enumerate((source.calls, *_sum_columns(source)))
+    # Beside edges a time would be what the index is searched for, once for each of them.
+    times = (None, None) if part.edges else (part.since_ms, part.until_ms)
+    part_filters = Filters(*times, filters.where)
+    wanted = (
+        each if n == 0 or n in only else literal_column("0")
+        for n, each in enumerate((source.calls, *_sum_columns(source)))
     )
     return (
-        select(*columns, *values)
-        .select_from(from_clause(source, {*by, *filters.where}))
+        select(*columns, *wanted)
+        .select_from(_from(part, {*by, *filters.where}))
         .where(*await conditions(connection, source, part_filters), *_of_hours(part))
-        .group_by(*(column.name for column in columns))
+        .group_by(*(each.name for each in columns))
     )
+
+
+def _from(part: Part, dimensions: Collection[str]) -> Any:
+    """The edges come first: each is a look into the index of times."""
+    table = from_clause(part.source, dimensions)
+    if not part.edges:
+        return table
+    columns = column("low", BigInteger), column("high", BigInteger)
+    pairs = table_of_values(*columns, literal_binds=True).data(part.edges)
+    edges = pairs.cte("edges")
+    time = part.source.time
+    return edges.join(table, and_(time >= edges.c.low, time < edges.c.high))
 
 
 def _of_hours(part: Part) -> list[Any]:

@@ -1,20 +1,17 @@
 """`tollkeeper alerts`: what was told, to whom, and whether the channels work."""
 
 import asyncio
-import time
-import uuid
 from functools import partial
-from typing import Any
 
 import click
 
 from db import alerts as db
-from db.alerts import RAISED, Message, RecentAlert
+from db.alerts import RAISED, RecentAlert
 from db.engine import reader
 from proxy.cli import Failure, Invocation, pass_invocation, subgroup
 from proxy.cli_ledger import opened
 from proxy.cli_output import Row, format_option, print_rows, timestamp
-from proxy.config import AlertChannel, Config
+from proxy.config import Config
 
 COLUMNS = ("raised_at", "ended_at", "kind", "severity", "summary", "deliveries")
 
@@ -74,35 +71,13 @@ def _state(delivery: db.Delivery) -> str:
 def test(invocation: Invocation, names: tuple[str, ...], output: str) -> None:
     """Send one alert through every channel, and say what happened. Exit code 1: one failed."""
     from proxy.control.alerts.routes import channels  # noqa: PLC0415
+    from proxy.control.alerts.trying import Tried, try_channels  # noqa: PLC0415
 
     known = channels(invocation.load().alerts)
     unknown = [name for name in names if name not in known]
     if unknown:
         raise Failure(f"no channel is called {unknown[0]!r}; there are: {', '.join(sorted(known))}")
-    rows = asyncio.run(_test({name: known[name] for name in names or known}))
-    print_rows(rows, ("channel", "kind", "status", "seconds"), output)
-    if any(row["status"] != "ok" for row in rows):
+    tried = asyncio.run(try_channels({name: known[name] for name in names or known}))
+    print_rows((each._asdict() for each in tried), Tried._fields, output)
+    if any(each.status != "ok" for each in tried):
         raise click.exceptions.Exit(1)
-
-
-async def _test(channels: dict[str, AlertChannel]) -> list[dict[str, Any]]:
-    return list(await asyncio.gather(*(_try(*item) for item in channels.items())))
-
-
-async def _try(name: str, channel: AlertChannel) -> dict[str, Any]:
-    from proxy.control.alerts.channels import Undelivered, deliver  # noqa: PLC0415
-    from proxy.control.alerts.messages import Content  # noqa: PLC0415
-
-    now_ms = time.time_ns() // 1_000_000
-    summary = "this is a test of `tollkeeper alerts test`: nothing is wrong"
-    message = Message(
-        str(uuid.uuid4()), "test", RAISED, "info", "", summary, {"channel": name}, now_ms, None
-    )
-    began = time.monotonic()
-    try:
-        await deliver(channel, Content(message), time.time)
-        status = "ok"
-    except Undelivered as exc:
-        status = f"fail, {exc}"
-    seconds = f"{time.monotonic() - began:.2f}"
-    return {"channel": name, "kind": channel.kind, "status": status, "seconds": seconds}

@@ -5,14 +5,11 @@ import time
 from functools import partial
 
 import click
-from sqlalchemy import Connection
 
-from db.audit import record
 from db.catalog import load_budgets
 from db.catalog_types import BudgetRow
 from db.customers import count_customers
 from db.engine import reader
-from db.ledger import close_epoch
 from db.report_customers import customer_status
 from db.report_leases import LeaseStatus, unfinished_leases
 from db.reports import BudgetStatus, budget_status
@@ -22,6 +19,7 @@ from proxy.cli_ledger import cli_actor, opened
 from proxy.cli_output import Row, format_option, print_rows, timestamp
 from proxy.config import Config
 from proxy.control.figures import figure, resets_at, starts_at
+from proxy.control.releasing import release
 
 COLUMNS = (
     "scope",
@@ -177,23 +175,10 @@ def release_lease(invocation: Invocation, epoch: int, yes: bool) -> None:
 
 
 async def _release(config: Config, epoch: int) -> None:
-    async with opened(config, read_only=False) as engine, engine.begin() as connection:
-        found = await connection.run_sync(unfinished_leases)
-        states = {lease.state for lease in found if lease.epoch_id == epoch}
-        if not states:
-            raise Failure(f"epoch {epoch} has no money: see `tollkeeper budgets leases`")
-        if states != {"lost"}:
-            raise Failure(f"epoch {epoch} is open: its control is running, stop it instead")
-        await connection.run_sync(partial(close_epoch, epoch_id=epoch, unfinished_too=True))
-        await connection.run_sync(_record_release, epoch, found)
-
-
-def _record_release(connection: Connection, epoch: int, found: list[LeaseStatus]) -> None:
-    leases = [lease._asdict() for lease in found if lease.epoch_id == epoch]
     now_ms = time.time_ns() // 1_000_000
-    record(
-        connection, cli_actor(), now_ms, "lease.release", f"epoch/{epoch}", {"leases": leases}, None
-    )
+    work = partial(release, actor=cli_actor(), epoch_id=epoch, now_ms=now_ms)
+    async with opened(config, read_only=False) as engine, engine.begin() as connection:
+        await connection.run_sync(work)
 
 
 command.add_command(cli_explain.command, "explain")

@@ -17,6 +17,8 @@ from proxy.wire import KeyEntry
 
 FAILURES_MAX = 10  # of one address, within
 FAILURE_WINDOW_S = 60.0
+REQUESTS_MAX = 3_000  # of one name with a key, within
+REQUEST_WINDOW_S = 60.0
 ADDRESSES_MAX = 10_000  # that are remembered; beyond it the oldest are forgotten
 
 
@@ -98,6 +100,7 @@ class Authenticator:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()  # count, since
+        self._requests: dict[str, tuple[int, float]] = {}  # the same, by name
 
     def authenticate(self, admin: Admin, key: str, address: str) -> Identity:
         """Raises Denied: 403 without `admin.key`, 401 for a wrong key, 429 after too many."""
@@ -112,6 +115,17 @@ class Authenticator:
             self._note_failure(network)
             raise Denied(401, "unauthorized", "no such key: `Authorization: Bearer KEY`")
         return found
+
+    def pace(self, identity: Identity) -> None:
+        """One more request. Raises Denied, 429, after too many."""
+        now = self._monotonic()
+        count, since = self._requests.get(identity.name, (0, now))
+        if now - since >= REQUEST_WINDOW_S:
+            count, since = 0, now
+        if count >= REQUESTS_MAX:
+            left_s = int(since + REQUEST_WINDOW_S - now) + 1
+            raise Denied(429, "rate_limited", f"more than {REQUESTS_MAX} in a minute", left_s)
+        self._requests[identity.name] = (count + 1, since)
 
     def _find(self, admin: Admin, key: str) -> Identity | None:
         """Digests are compared, all of them: neither content nor length nor place shows."""

@@ -29,6 +29,7 @@ from proxy.control.export import Export
 from proxy.control.otel_encoding import SpanEncoder
 from proxy.control.otel_metrics import Instruments
 from proxy.control.otel_spans import Spans
+from proxy.control.otel_sums import MetricSums, fits
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +54,8 @@ class OtelExport(Export):
         self.lost = 0  # records
         self._spans: Spans | SpanEncoder = Spans(resource, __version__)
         self._processor: BatchSpanProcessor | None = None
-        self._meters: MeterProvider | None = None
-        self._instruments: Instruments | None = None
+        self._meters: MeterProvider | MetricSums | None = None
+        self._instruments: Instruments | MetricSums | None = None
         if telemetry.traces == "on":
             exporter = span_exporter or _span_exporter(telemetry)
             if isinstance(exporter, OTLPSpanExporter) and hasattr(exporter, SENDER):
@@ -62,13 +63,18 @@ class OtelExport(Export):
                 exporter = EncodedExporter(encoder, exporter)
             self._processor = BatchSpanProcessor(exporter)
         if telemetry.metrics == "on":
-            reader = metric_reader or _metric_reader(telemetry)
-            self._meters = MeterProvider([reader], resource, shutdown_on_exit=False)
-            self._instruments = Instruments(self._meters.get_meter("tollkeeper", __version__))
+            self._count(resource, metric_reader or _metric_reader(telemetry))
         self._batches: queue.Queue[list[bytes]] = queue.Queue(BATCHES_MAX)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="otel", daemon=True)
         self._thread.start()
+
+    def _count(self, resource: Resource, reader: MetricReader) -> None:
+        if fits(reader):
+            self._meters = self._instruments = MetricSums(resource, __version__, reader)
+        else:
+            self._meters = MeterProvider([reader], resource, shutdown_on_exit=False)
+            self._instruments = Instruments(self._meters.get_meter("tollkeeper", __version__))
 
     def add(self, calls: list[bytes]) -> None:
         if not calls:
@@ -92,7 +98,7 @@ class OtelExport(Export):
             for data in self._batches.get():
                 if data:
                     self._send(decode_record(data))
-            if self._instruments is not None:
+            if isinstance(self._instruments, Instruments):
                 self._instruments.add_costs()
         if self._processor is not None:
             self._processor.shutdown()  # type: ignore[no-untyped-call]

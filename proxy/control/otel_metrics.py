@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from opentelemetry.metrics import Meter
+from opentelemetry.metrics import Histogram, Meter
 
 from pricing.money import NANO_PER_USD
 from proxy.call_record import CallRecord
@@ -10,7 +10,25 @@ from proxy.control import otel_names as names
 from proxy.control.otel_spans import Attributes, error_type
 
 
-class _Calls(NamedTuple):
+class Told(NamedTuple):
+    """A metric, as it is told."""
+
+    name: str
+    description: str
+    unit: str
+
+
+DURATION = Told(names.DURATION_METRIC, "From forwarding a request to the end of the reply.", "s")
+FIRST_CHUNK = Told(
+    names.FIRST_CHUNK_METRIC,
+    "From forwarding a request to the first chunk of a streamed reply.",
+    "s",
+)
+TOKENS = Told(names.TOKENS_METRIC, "Tokens as reported by the provider.", "{token}")
+COST = Told(names.COST_METRIC, "Cost of settled calls.", "{USD}")
+
+
+class Calls(NamedTuple):
     """What calls have in common that are counted together."""
 
     operation: str
@@ -18,6 +36,11 @@ class _Calls(NamedTuple):
     model: str
     host: str
     port: int
+
+    @classmethod
+    def of(cls, call: CallRecord) -> "Calls":
+        provider = names.provider_name(call.provider, call.prices)
+        return cls(call.operation, provider, call.priced_model or names.OTHER, call.host, call.port)
 
     def attributes(self) -> Attributes:
         return {
@@ -34,34 +57,17 @@ class Instruments:
 
     def __init__(self, meter: Meter) -> None:
         seconds, tokens = list(names.SECONDS), list(names.TOKENS)
-        self._duration = meter.create_histogram(
-            names.DURATION_METRIC,
-            "s",
-            "From forwarding a request to the end of the reply.",
-            explicit_bucket_boundaries_advisory=seconds,
-        )
-        self._first_chunk = meter.create_histogram(
-            names.FIRST_CHUNK_METRIC,
-            "s",
-            "From forwarding a request to the first chunk of a streamed reply.",
-            explicit_bucket_boundaries_advisory=seconds,
-        )
-        self._tokens = meter.create_histogram(
-            names.TOKENS_METRIC,
-            "{token}",
-            "Tokens as reported by the provider.",
-            explicit_bucket_boundaries_advisory=tokens,
-        )
-        self._cost = meter.create_counter(names.COST_METRIC, "{USD}", "Cost of settled calls.")
-        self._nanos: dict[_Calls, int] = {}  # costs that are not counted yet
+        self._duration = _histogram(meter, DURATION, seconds)
+        self._first_chunk = _histogram(meter, FIRST_CHUNK, seconds)
+        self._tokens = _histogram(meter, TOKENS, tokens)
+        self._cost = meter.create_counter(COST.name, COST.unit, COST.description)
+        self._nanos: dict[Calls, int] = {}  # costs that are not counted yet
 
     def record(self, call: CallRecord) -> None:
         """Count a call; one that was not forwarded, or is none of a model's, does not count."""
         if call.forwarded_ns < 0 or not call.operation:
             return
-        provider = names.provider_name(call.provider, call.prices)
-        model = call.priced_model or names.OTHER
-        calls = _Calls(call.operation, provider, model, call.host, call.port)
+        calls = Calls.of(call)
         attributes = calls.attributes()
         if call.first_chunk_ns >= 0:
             self._first_chunk.record(call.first_chunk_ns / 1e9, attributes)
@@ -80,3 +86,9 @@ class Instruments:
         nanos, self._nanos = self._nanos, {}
         for calls, nano in nanos.items():
             self._cost.add(nano / NANO_PER_USD, calls.attributes())
+
+
+def _histogram(meter: Meter, told: Told, bounds: list[float]) -> Histogram:
+    return meter.create_histogram(
+        told.name, told.unit, told.description, explicit_bucket_boundaries_advisory=bounds
+    )

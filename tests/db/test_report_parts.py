@@ -182,6 +182,30 @@ def test_only_the_hours_that_are_in_another_day_are_read(zone, of_day):
     assert others == ([Part(ROLLUPS, *filters_times(filters), hours)] if hours else [])
 
 
+@pytest.mark.parametrize(
+    ("zone", "low_minutes", "length_minutes", "of_day"),
+    [("Asia/Kolkata", 18 * 60 + 30, 30, range(19, 24)),
+     ("Asia/Kathmandu", 18 * 60 + 15, 45, range(19, 24)),
+     ("America/St_Johns", 2 * 60 + 30, 30, range(3))],
+)  # fmt: skip
+def test_of_cut_hours_only_the_rest_is_read_from_rows(zone, low_minutes, length_minutes, of_day):
+    filters = Filters(START_MS, START_MS + 2 * DAY_MS)
+    periods = between("day", zone, filters.since_ms, filters.until_ms)
+    whole, hours, edges = parts_of({"team"}, filters, periods, FOLDED)
+    assert whole == Part(DAYS, *filters_times(filters))
+    found = [day * 24 + hour for day in (START_DAY, START_DAY + 1) for hour in of_day]
+    assert hours == Part(ROLLUPS, *filters_times(filters), found)
+    lows = [START_MS + day * DAY_MS + low_minutes * 60_000 for day in range(2)]
+    pairs = [(low, low + length_minutes * 60_000) for low in lows]
+    assert edges == Part(ROWS, pairs[0][0], pairs[-1][1], edges=pairs)
+
+
+def test_hours_that_are_all_cut_are_read_from_rows():
+    filters = Filters(START_MS, START_MS + DAY_MS)
+    periods = between("hour", "Asia/Kolkata", filters.since_ms, filters.until_ms)
+    assert parts_of({"team"}, filters, periods, FOLDED) == [Part(ROWS, *filters_times(filters))]
+
+
 def filters_times(filters):
     return filters.since_ms, filters.until_ms
 

@@ -1,6 +1,8 @@
 """Sums per period of a time zone: the same as counting each call by its own local time."""
 
+import re
 from collections import defaultdict
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import product
 
@@ -78,20 +80,44 @@ def span_of(rows):
     return rows[0]["at_ms"], rows[-1]["at_ms"] + 1
 
 
-@pytest.mark.parametrize(("zone", "reads_rows"), [("Europe/Berlin", False), ("Asia/Kolkata", True)])
-async def test_rows_are_read_only_where_hours_do_not_fit(
-    engine, connection, rows, zone, reads_rows
+@pytest.mark.parametrize(("zone", "edges"), [("Europe/Berlin", 0), ("Asia/Kolkata", 40)])
+async def test_of_rows_only_those_beside_a_periods_begin_are_read(
+    engine, connection, rows, zone, edges
 ):
-    statements = []
+    since, until = START, START + 40 * 24 * HOUR_MS
+    periods = between("day", zone, since, until)
+    assert len(periods.edges(since, until)) == edges
+    with statements_of(engine) as seen:
+        found = await sums(connection, [], Filters(since, until), periods)
+    assert len(found) >= 40
+    of_rows = [each for each in seen if UsageCost.__tablename__ in each[0]]
+    assert len(of_rows) == bool(edges)
+    for statement, parameters in of_rows:  # a look into the index for each edge
+        plan = await plan_of(connection, statement, parameters)
+        assert re.search(
+            r"SEARCH ai_usage_costs .*\(at_ms>\? AND|Index Cond: \(\(at_ms >= ", plan
+        ), plan
 
-    def record(_connection, _cursor, statement, *_):
-        statements.append(statement)
+
+@contextmanager
+def statements_of(engine):
+    seen = []
+
+    def record(_connection, _cursor, statement, parameters, *_):
+        seen.append((statement, parameters))
 
     event.listen(engine.sync_engine, "before_cursor_execute", record)
-    since, until = START, START + 40 * 24 * HOUR_MS
-    found = await sums(connection, [], Filters(since, until), between("day", zone, since, until))
-    assert len(found) >= 40
-    assert any(UsageCost.__tablename__ in statement for statement in statements) is reads_rows
+    yield seen
+    event.remove(engine.sync_engine, "before_cursor_execute", record)
+
+
+async def plan_of(connection, statement, parameters):
+    explain = "EXPLAIN QUERY PLAN"
+    if connection.dialect.name == "postgresql":
+        await connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        explain = "EXPLAIN"
+    rows = await connection.exec_driver_sql(f"{explain} {statement}", parameters)
+    return "\n".join(str(row[-1]) for row in rows)
 
 
 async def test_autumn_has_one_hour_twice(write, connection):

@@ -6,7 +6,10 @@ from typing import Any
 from msgspec import UNSET, Struct, UnsetType
 
 from db.alerts import RECENT_MAX, REPORT, Delivery, RecentAlert, recent
+from db.errors import NotKnown
 from db.report_filters import parse_time_range
+from proxy.control.alerts.routes import channels
+from proxy.control.alerts.trying import try_channels
 from proxy.control.api.backend import Backend
 from proxy.control.api.reports import Time, given
 from proxy.control.api.table import PAGE, Caller, Endpoint, PageSize, Request, Text
@@ -76,9 +79,33 @@ def _delivered(delivery: Delivery) -> Delivered:
     return Delivered(done_at=moment(values.pop("done_at_ms")), **values)
 
 
+class SendTest(Request, frozen=True, kw_only=True):
+    channel: Text = ""  # "": through all of them
+
+
+class Tried(Struct, frozen=True):
+    channel: str
+    kind: str
+    status: str  # "ok", or "fail, " and why
+    seconds: str
+
+
+async def send_test(backend: Backend, _caller: Caller, asked: SendTest) -> list[Tried]:
+    known = channels(backend.control.config.alerts)
+    name = asked.channel
+    if name and name not in known:
+        raise NotKnown(f"no channel is called {name!r}; there are: {', '.join(sorted(known))}")
+    tried = await try_channels({name: known[name]} if name else known)
+    return [Tried(*each) for each in tried]
+
+
 ENDPOINTS = (
     Endpoint(
         "GET", "/alerts", list_alerts, ListAlerts, list[Alert], Role.VIEWER,
         f"What people were told, the newest first; `kind={REPORT}` for reports that were sent.",
+    ),
+    Endpoint(
+        "POST", "/alerts/test", send_test, SendTest, list[Tried], Role.ADMIN,
+        "Send one alert through every channel, or one, and say what happened.",
     ),
 )  # fmt: skip

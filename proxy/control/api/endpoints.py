@@ -7,12 +7,14 @@ from proxy.control.api import (
     calls,
     explain,
     keys,
+    leases,
     places,
     prices,
     raises,
     reconciliations,
     reports,
     status,
+    verification,
 )
 from proxy.control.api.table import Endpoint
 
@@ -22,11 +24,13 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *keys.ENDPOINTS,
     *budgets.ENDPOINTS,
     *raises.ENDPOINTS,
+    *leases.ENDPOINTS,
     *calls.ENDPOINTS,
     *reports.ENDPOINTS,
     *prices.ENDPOINTS,
     *explain.ENDPOINTS,
     *reconciliations.ENDPOINTS,
+    *verification.ENDPOINTS,
     *alerts.ENDPOINTS,
     *audit.ENDPOINTS,
 )

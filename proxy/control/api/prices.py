@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from msgspec import Meta, Struct
 
 from db.errors import NotKnown
 from pricing.book import PriceBook
+from pricing.sources.merge import disagreements
 from pricing.table import PriceTable, choose_table, known_tables
 from proxy.config import Pricing
 from proxy.control.api.backend import Backend
@@ -64,6 +66,22 @@ class Difference(Struct, frozen=True, kw_only=True):
     key: str | None = None
     old: Any = None
     new: Any = None
+
+
+class Disagreeing(Struct, frozen=True, kw_only=True):
+    """In USD per unit: `price` of `source` is used."""
+
+    model: str  # provider/model
+    key: str
+    source: str
+    price: str
+    other_source: str
+    other_price: str
+
+
+class ListDisagreements(PageRequest, frozen=True, kw_only=True):
+    provider: Annotated[str, Meta(max_length=64, description="A glob.")] = "*"
+    table: TableId = ""
 
 
 class ShowPrices(PageRequest, frozen=True, kw_only=True):
@@ -202,6 +220,25 @@ async def diff_prices(backend: Backend, _caller: Caller, asked: DiffPrices) -> P
     return _page(await asyncio.to_thread(look), asked, Difference)
 
 
+async def list_disagreements(
+    backend: Backend, _caller: Caller, asked: ListDisagreements
+) -> Page[Disagreeing]:
+    pricing = backend.control.config.pricing
+
+    def look() -> list[dict[str, Any]]:
+        info = choose_table(
+            known_tables(pricing.tables_dir), _today(), asked.table or pricing.table
+        )
+        table = PriceTable.open(info.path, info.sha256)
+        rows = (each._asdict() for each in disagreements(table.items()))
+        return _slice(
+            (row for row in rows if fnmatchcase(row["model"].partition("/")[0], asked.provider)),
+            asked,
+        )
+
+    return _page(await asyncio.to_thread(look), asked, Disagreeing)
+
+
 ENDPOINTS = (
     Endpoint(
         "GET", "/prices", list_tables, Nothing, list[Table], Role.VIEWER,
@@ -218,5 +255,9 @@ ENDPOINTS = (
     Endpoint(
         "GET", "/prices/diff", diff_prices, DiffPrices, Page[Difference], Role.VIEWER,
         "What differs between two tables.",
+    ),
+    Endpoint(
+        "GET", "/prices/disagreements", list_disagreements, ListDisagreements, Page[Disagreeing],
+        Role.VIEWER, "Where the sources of a table differ, and whose price is used.",
     ),
 )  # fmt: skip

@@ -35,6 +35,7 @@ def caller_of(backend: Backend, request: Request, role: Role) -> Caller:
     address = request.client.host if request.client is not None else ""
     given = key if scheme.lower() == "bearer" else ""
     identity = backend.authenticator.authenticate(backend.control.config.admin, given, address)
+    backend.authenticator.pace(identity)
     identity.authorize(role)
     return Caller(identity, address)
 

@@ -30,7 +30,6 @@ PERIODS = {
     "90d": ("90 days", 89, "week"),
     "month": ("This month", -1, "day"),
 }
-HOUR_S = 3_600
 SHOWN_MAX = 25
 TEXT_MAX = 256
 NONE = "(none)"
@@ -65,10 +64,10 @@ class View:
     def dimension(self) -> str:
         return f"tag:{self.tag}" if self.by == "tag" else self.by
 
-    def reads_rows(self, now_s: float) -> bool:
+    @property
+    def reads_rows(self) -> bool:
         """Whether rollups have not what it asks for: then it may take seconds."""
-        in_hours = self.since_s(now_s) % HOUR_S == 0
-        return not (in_hours and IN_ROLLUPS.issuperset((self.dimension, *self.where)))
+        return not IN_ROLLUPS.issuperset((self.dimension, *self.where))
 
     def since_s(self, now_s: float) -> int:
         """The begin of a day of the zone: what rollups have whole."""
@@ -95,7 +94,7 @@ async def overview(visit: Visit) -> Response:
     where = visit.identity.narrow(view.where)
     headers, query = visit.request.headers, visit.request.query_params
     at_once = "hx-request" in headers or "whole" in query
-    if view.reads_rows(now_ms / 1000) and not at_once:
+    if view.reads_rows and not at_once:
         return visit.page("overview_later.html", view=view)
 
     async def ask(connection: AsyncConnection) -> tuple[Answer, Chart]:

@@ -78,6 +78,21 @@ def test_who_guesses_waits_and_nobody_else(door, clock):
     assert status_of(door, "k" * 20) == 200
 
 
+def test_a_name_has_so_many_requests_a_minute(door, clock, monkeypatch):
+    monkeypatch.setattr(identity_module, "REQUESTS_MAX", 2)
+    other = Identity("admin", Role.ADMIN)
+    for _ in range(2):
+        door.pace(LEAD)
+    clock[0] = 20.0
+    with pytest.raises(Denied) as denied:
+        door.pace(LEAD)
+    assert (denied.value.status, denied.value.code) == (429, "rate_limited")
+    assert denied.value.retry_after_s == 41
+    door.pace(other)
+    clock[0] = 60.0
+    door.pace(LEAD)
+
+
 def test_an_ipv6_host_is_its_network(door):
     for number in range(FAILURES_MAX):
         assert status_of(door, "wrong", f"2001:db8::{number + 1}") == 401

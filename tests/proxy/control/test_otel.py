@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from proxy.call_record import CallRecord, encode_record
 from proxy.config import Telemetry
-from proxy.control import otel, otel_names
+from proxy.control import otel, otel_names, otel_sums
 from proxy.control.otel import BATCHES_MAX, OtelExport
 from proxy.control.otel_spans import client_attributes, error_type, http_route, server_error
 
@@ -163,12 +163,14 @@ def endpoint() -> Iterator[Endpoint]:
     server.server_close()
 
 
-@pytest.mark.parametrize("sender", [otel.SENDER, "_of_another_release"])
+@pytest.mark.parametrize("own", [True, False])
 async def test_otlp_over_http(
-    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, sender: str
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, own: bool
 ) -> None:
-    """With spans of our own encoding, and where the SDK's exporter takes none."""
-    monkeypatch.setattr(otel, "SENDER", sender)
+    """With spans and sums of our own, and where the SDK takes none."""
+    if not own:
+        monkeypatch.setattr(otel, "SENDER", "_of_another_release")
+        monkeypatch.setattr(otel_sums, "COLLECT", "_of_another_release")
     export = OtelExport(
         Telemetry(
             endpoint=f"http://127.0.0.1:{endpoint.server_port}/",

@@ -8,11 +8,13 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
+import click
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from proxy import cli
 from proxy.control.api.endpoints import ENDPOINTS
 from proxy.control.api.openapi import document
 from proxy.control.api.table import PREFIX
@@ -135,3 +137,19 @@ def test_the_docs_list_every_endpoint():
     rows = re.findall(r"^\| `(\w+) (/[^`]*)` \| (\w+) \|", DOCS.read_text(), re.M)
     assert rows == [(each.method, each.path, each.role.name.lower()) for each in ENDPOINTS]
     assert PREFIX in DOCS.read_text()
+
+
+def test_the_docs_say_of_every_command_where_it_is_here():
+    def names(command, path=""):
+        if not isinstance(command, click.Group):
+            return [path]
+        found = [path] if command.invoke_without_command and path else []
+        for name in command.list_commands(click.Context(command)):
+            each = command.get_command(click.Context(command), name)
+            found += names(each, f"{path} {name}".strip())
+        return found
+
+    section = DOCS.read_text().partition("## Commands and endpoints")[2].partition("## Audit")[0]
+    assert [name for name in names(cli.main) if f"`{name}`" not in section] == []
+    said = re.findall(r"`(?:GET |POST )?(/[^`]+)`", section)
+    assert set(said) <= {each.path for each in ENDPOINTS}
