@@ -241,9 +241,8 @@ class Budget(Struct, forbid_unknown_fields=True, frozen=True):
             return
         if self.period == "request":
             yield "each", "a cap per request is the same for every customer"
-        for name in ("alert_at", "alert_exhaustion_h"):
-            if getattr(self, name):
-                yield name, "a budget of `each: customer` has no alerts"
+        if self.alert_exhaustion_h:
+            yield "alert_exhaustion_h", "is not told of single customers: `alert_at` is"
 
     def unit_and_limit(self) -> tuple[str, int]:
         """("usd", nano-USD), ("tokens", n) or ("requests", n). A loaded budget has exactly one."""

@@ -4,6 +4,7 @@ A scope's path is its kind and the names that lead to it: `team/acme/search`. Na
 slash, except the last.
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -14,6 +15,7 @@ from proxy.wire import BudgetEntry, KeyEntry
 
 USER_CHARS_MAX = 128
 CACHED_MATCHES_MAX = 4096
+NAME = re.compile(r"[\w.@:+/-]{1,128}", re.ASCII)  # of a user or a customer
 CUSTOMERS_MAX = 10_000  # budgets of customers that are remembered, those used last
 
 

@@ -347,12 +347,11 @@ async def change_budget(backend: Backend, caller: Caller, asked: ChangeBudget) -
 
 
 def _check_change(asked: ChangeBudget, each: bool) -> None:
-    wrong = ("alert_at", "alert_exhaustion_h") if each else ("customers",)
-    for name in wrong:
-        if getattr(asked, name):
-            not_ = "not " if each else ""
-            message = f"is {not_}for a budget of `each: customer`"
-            raise ApiError(400, "invalid_parameter", message, name)
+    wrong = "alert_exhaustion_h" if each else "customers"
+    if getattr(asked, wrong):
+        not_ = "not " if each else ""
+        message = f"is {not_}for a budget of `each: customer`"
+        raise ApiError(400, "invalid_parameter", message, wrong)
 
 
 async def delete_budget(backend: Backend, caller: Caller, asked: ById) -> Done:

@@ -240,6 +240,7 @@ async def test_a_budget_for_each_customer(site):
     mine = f"/budgets/{first.id}"
     assert (await asked(site.admin, "PATCH", mine, json={"limit_usd": "9"}))[0] == 400
     assert (await asked(site.admin, "POST", f"{path}/raises", json=GOOD_RAISE))[0] == 400
+    await _raise_of_a_customer(site, path)
     question = {"key": "prod", "request": {"model": "gpt-5", "messages": []}}
     explained = (await asked(site.admin, "POST", "/explain", json=question))[1]
     assert explained["code"] == "customer_required"
@@ -252,11 +253,34 @@ async def test_a_budget_for_each_customer(site):
     assert (await asked(site.admin, "GET", f"{path}/customers"))[0] == 404
 
 
+async def _raise_of_a_customer(site, path):
+    wanted = GOOD_RAISE | {"customer": "c-9"}  # who has not called yet
+    status, made = await asked(site.admin, "POST", f"{path}/raises", json=wanted)
+    assert (status, made["customer"], made["in_force"]) == (201, "c-9", True)
+    assert made["scope"] == "customer/team/acme/search/c-9"
+    listed = (await asked(site.viewer, "GET", "/raises"))[1]["items"]
+    assert [row for row in listed if row["customer"]] == [made]
+    rows = (await asked(site.viewer, "GET", f"{path}/customers"))[1]["items"]
+    (row,) = [row for row in rows if row["customer"] == "c-9"]
+    assert (row["limit"], row["raised"]) == ("4", "1")
+    (entry,) = (await asked(site.admin, "GET", "/audit?limit=1"))[1]["items"]
+    assert entry["after"]["scope"] == made["scope"]
+    for customer in ("<c>", "*", " ", "c" * 129):
+        other = GOOD_RAISE | {"customer": customer}
+        assert (await asked(site.admin, "POST", f"{path}/raises", json=other))[0] == 400
+    (ads,) = (await asked(site.admin, "GET", "/budgets?scope=team/acme/ads"))[1]["items"]
+    plain = await asked(site.admin, "POST", f"/budgets/{ads['id']}/raises", json=wanted)
+    assert (plain[0], "not a budget for each customer" in plain[1]["error"]["message"]) == (
+        400,
+        True,
+    )
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
         ({"each": "customer", "period": "request"}, "each"),
-        ({"each": "customer", "alert_at": [50]}, "alert_at"),
+        ({"each": "customer", "alert_exhaustion_h": [5]}, "alert_exhaustion_h"),
         ({"customers": {"tracked_max": 5}}, "customers"),
     ],
 )
