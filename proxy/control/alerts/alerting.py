@@ -25,6 +25,7 @@ from proxy.control.alerts.channels import Undelivered
 from proxy.control.alerts.customers import crossed_by_customers
 from proxy.control.alerts.deliveries import Deliveries, Sleep
 from proxy.control.alerts.host import HostWatch
+from proxy.control.alerts.later import settled_above
 from proxy.control.alerts.messages import Content
 from proxy.control.alerts.outage import KIND as OUTAGE
 from proxy.control.alerts.outage import OutageWatch
@@ -44,6 +45,7 @@ LOOK_S = 5.0
 DELIVER_S = 1.0
 DUE_S = 30.0  # what another host or an earlier life has left is looked for this often
 CUSTOMERS_S = 15.0  # there may be many of them
+LATER_S = 60.0
 EXHAUSTION_S = 300.0
 ANOMALIES_S = 60.0
 FORGET_S = 3600.0
@@ -122,6 +124,9 @@ class Alerting:
         await self._look_now_and_then(now_ms)
 
     async def _look_now_and_then(self, now_ms: int) -> None:
+        if self._due.now("later", LATER_S):
+            for new in await self._seen(lambda connection: settled_above(connection, now_ms)):
+                await self._raise(new)
         if self._due.now("exhaustion", EXHAUSTION_S):
             for new in await self._seen(lambda connection: exhausting(connection, now_ms)):
                 await self._raise(new)
