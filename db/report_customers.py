@@ -110,6 +110,7 @@ def _like(template: BudgetRow, customer: str) -> BudgetRow:
         customers_max=0,
         beyond="",
         customer_required=False,
+        customer_from_body=False,
         template=template.id,
         customer=customer,
     )

@@ -206,6 +206,7 @@ class Customers(Struct, forbid_unknown_fields=True, frozen=True):
     tracked_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     beyond: Literal["refuse", "share"] = "refuse"
     required: bool = False  # a call must name its customer
+    from_body: bool = False  # where no header does, the API's own field for end users names it
 
 
 class Budget(Struct, forbid_unknown_fields=True, frozen=True):

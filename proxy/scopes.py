@@ -179,6 +179,9 @@ class BudgetIndex:
             where = self._templates if budget.each else self._by_scope
             where.setdefault(budget.scope, []).append(budget)
         self.templated = bool(self._templates)
+        self.reads_body = any(
+            budget.customer_from_body for found in self._templates.values() for budget in found
+        )
 
     def match(self, principal: Principal, provider: str, model: str) -> tuple[BudgetEntry, ...]:
         """All budgets a call is charged to, by id; the same tuple again while nothing changes. Of

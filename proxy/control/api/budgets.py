@@ -235,7 +235,8 @@ def _customers_of(budget: BudgetRow) -> Customers | None:
     if not budget.each:
         return None
     beyond: Any = budget.beyond
-    return Customers(budget.customers_max, beyond, budget.customer_required)
+    required, from_body = budget.customer_required, budget.customer_from_body
+    return Customers(budget.customers_max, beyond, required, from_body)
 
 
 async def list_customers(backend: Backend, caller: Caller, asked: ListCustomers) -> CustomerList:

@@ -220,8 +220,8 @@ async def test_a_budget_for_each_customer(site):
     status, made = await asked(site.admin, "POST", "/budgets", json=given)
     assert (status, made["each"], made["tracked"]) == (201, "customer", 0)
     path, usual = f"/budgets/{made['id']}", {"tracked_max": 10_000, "beyond": "refuse"}
-    assert made["customers"] == usual | {"required": False}
-    other = {"tracked_max": 5, "beyond": "share", "required": True}
+    assert made["customers"] == usual | {"required": False, "from_body": False}
+    other = {"tracked_max": 5, "beyond": "share", "required": True, "from_body": True}
     _, changed = await asked(site.admin, "PATCH", path, json={"customers": other})
     assert changed["customers"] == other
     wanted = [(made["id"], customer) for customer in ("c-1", "<c-2>")]
@@ -244,6 +244,9 @@ async def test_a_budget_for_each_customer(site):
     question = {"key": "prod", "request": {"model": "gpt-5", "messages": []}}
     explained = (await asked(site.admin, "POST", "/explain", json=question))[1]
     assert explained["code"] == "customer_required"
+    named = question | {"request": question["request"] | {"user": "c-1"}}
+    status, answer = await asked(site.admin, "POST", "/explain", json=named)
+    assert (status, "is for the customer c-1" in answer["error"]["message"]) == (400, True)
     for customer in ("c-1", "c-3"):
         lines = await asked(site.viewer, "POST", "/explain", json=question | {"customer": customer})
         (line,) = [row for row in lines[1]["lines"] if "/customer" in f"/{row['scope']}"]
