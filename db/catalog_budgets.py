@@ -29,7 +29,9 @@ from db.raises import amount_in_force
 
 IDENTITY_CHARS_MAX = 512
 ROW_OPTIONS = BudgetRow._fields[BudgetRow._fields.index("clamp") :]
-OF_TEMPLATES = frozenset({"each", "customers_max", "beyond", "customer_required"})  # options
+OF_TEMPLATES = frozenset(  # options
+    {"each", "customers_max", "beyond", "customer_required", "customer_from_body"}
+)
 CUSTOMER = "customer"  # the kind of the budgets that are made from templates
 
 

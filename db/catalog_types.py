@@ -97,6 +97,7 @@ class BudgetRow(NamedTuple):
     customers_max: int = 0  # of a template: how many customers have one
     beyond: str = ""  # and what happens to further ones: refuse | share
     customer_required: bool = False
+    customer_from_body: bool = False
     template: int = 0  # the budget that a customer's was made from,
     customer: str = ""  # and the customer; "*": all those beyond `customers_max`
 

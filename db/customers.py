@@ -20,6 +20,7 @@ from db.catalog_budgets import (
     shortened,
 )
 from db.catalog_types import BudgetRow
+from db.errors import CatalogError
 from db.journal_records import SHARED
 from db.models import Budget, CustomerBudget, Window
 from db.raises import amount_in_force
@@ -87,6 +88,22 @@ def load_customers(connection: Connection, ids: Sequence[int]) -> list[BudgetRow
         some = CustomerBudget.budget_id.in_(ids[start : start + IDS_PER_QUERY])
         found.extend(_load(connection, templates, [some]).values())
     return sorted(found)
+
+
+def budget_of(connection: Connection, template: BudgetRow, customer: str, now_ms: int) -> BudgetRow:
+    """A customer's budget, made where it has not been yet. Raises CatalogError."""
+    if not template.each:
+        raise CatalogError("it is not a budget for each customer")
+    if customer == SHARED:
+        raise CatalogError("customers who share a budget have no raises: track more of them")
+    met = meet(connection, [(template.id, customer)], now_ms)
+    budget = met.budgets.get((template.id, customer))
+    if budget is None or budget.customer != customer:
+        raise CatalogError(
+            f"the customer {customer!r} has no budget, and {template.customers_max} are tracked "
+            "already (customers.tracked_max)"
+        )
+    return budget
 
 
 def count_customers(connection: Connection, template_id: int | None = None) -> dict[int, int]:

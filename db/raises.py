@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import BigInteger, Connection, cast, func, insert, select
 
 from db.errors import CatalogError
-from db.models import Budget, Raise, Revision
+from db.models import Budget, CustomerBudget, Raise, Revision
 from db.statements import database_now_ms
 
 LIMIT_MAX = 2**63 - 1
@@ -70,7 +70,9 @@ def add_raise(
     query = select(Budget.limit_value, Budget.options).where(Budget.id == budget_id)
     limit, options = connection.execute(query.with_for_update(key_share=True)).one()
     if options.get("each"):
-        raise CatalogError("a budget for each customer has no raises: change its limit")
+        raise CatalogError(
+            "it is a budget for each customer: say which customer's is raised, or change its limit"
+        )
     others = spans(connection, [budget_id]).get(budget_id, [])
     low, high = extremes([*others, span], max(span.from_ms, now_ms))
     if low < 0:
@@ -107,6 +109,19 @@ def list_raises(
         query = query.where(Raise.id == raise_id)
     rows = connection.execute(query)
     return [RaiseRow._make((*row, row.from_ms <= now < row.until_ms)) for row in rows]
+
+
+def count_raised_customers(connection: Connection, template_id: int) -> int:
+    """Of a template: those whose own budget is raised now."""
+    now = database_now_ms(connection)
+    query = (
+        select(func.count(Raise.budget_id.distinct()))
+        .join(CustomerBudget, CustomerBudget.budget_id == Raise.budget_id)
+        .where(
+            CustomerBudget.template_id == template_id, Raise.from_ms <= now, Raise.until_ms > now
+        )
+    )
+    return int(connection.execute(query).scalar_one())
 
 
 def spans(connection: Connection, budget_ids: Iterable[int] | None = None) -> dict[int, list[Span]]:

@@ -1,6 +1,7 @@
 """Who spends most of the budgets that are made from a template."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -40,6 +41,51 @@ async def customer_status(
     return [found[id_] for id_ in ids if id_ in found]
 
 
+async def customers_above(
+    connection: AsyncConnection, template: BudgetRow, start: int, least: int, limit: int
+) -> list[BudgetStatus]:
+    """The customers that have spent `least` or more in the window that begins then: so many of
+    them, who spent most first."""
+    spent = func.sum(Lease.spent)
+    query = (
+        _windows_of(template, start, CustomerBudget.budget_id)
+        .join(Lease, Lease.window_id == Window.id)
+        .group_by(CustomerBudget.budget_id, CustomerBudget.customer)
+        .having(spent >= least)
+        .order_by(spent.desc(), CustomerBudget.customer)
+        .limit(limit)
+    )
+    ids = list((await connection.execute(query)).scalars())
+    rows = await connection.run_sync(load_customers, ids)
+    found = {
+        each.budget.id: each for each in await budget_status(connection, lambda _: start, rows)
+    }
+    return [found[id_] for id_ in ids if id_ in found]
+
+
+async def customers_spared(
+    connection: AsyncConnection, template: BudgetRow, start: int
+) -> tuple[int, int]:
+    """Calls that a template on trial would have refused in a window, and of how many customers."""
+    query = _windows_of(template, start, func.sum(Window.spared), func.count())
+    calls, customers = (await connection.execute(query.where(Window.spared > 0))).one()
+    return int(calls or 0), int(customers)
+
+
+def _windows_of(template: BudgetRow, start: int, *columns: Any) -> Any:
+    return (
+        select(*columns)
+        .select_from(CustomerBudget)
+        .join(Budget, Budget.id == CustomerBudget.budget_id)
+        .join(Window, Window.budget_id == Budget.id)
+        .where(
+            CustomerBudget.template_id == template.id,
+            Budget.tombstoned_at_ms.is_(None),
+            Window.starts_at == start,
+        )
+    )
+
+
 async def budgets_of_customer(
     connection: AsyncConnection,
     templates: Iterable[BudgetRow],
@@ -64,6 +110,7 @@ def _like(template: BudgetRow, customer: str) -> BudgetRow:
         customers_max=0,
         beyond="",
         customer_required=False,
+        customer_from_body=False,
         template=template.id,
         customer=customer,
     )

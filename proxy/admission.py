@@ -14,7 +14,7 @@ from pricing.price import Price
 from proxy.budget_refusals import cost_cap_refusal, refusal
 from proxy.budgets import Budgets
 from proxy.call import Call
-from proxy.customers import check_customer
+from proxy.customers import check_customer, name_customer
 from proxy.downgrade import Downgrade, cheaper
 from proxy.errors import Refusal
 from proxy.holds import Bounds, HeldCall, HoldResult
@@ -53,6 +53,8 @@ class Terms(NamedTuple):
 async def admit(call: Call, budgets: Budgets, learned: Learned, now_s: float) -> None:
     """Hold what the call may need in every budget it belongs to, or refuse it."""
     if budgets.index.templated:
+        if budgets.index.reads_body:
+            name_customer(call, budgets.index)
         assert call.arrival is not None
         call.unmet = await budgets.meet(call.arrival.principal)
     terms = find_terms(call, budgets)

@@ -6,8 +6,11 @@ connection is routed and authenticated by one comparison of bytes. It holds for 
 revoked key or a changed provider makes a new one.
 """
 
+from copy import copy
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from db.journal_records import CUSTOMER_TAG
 from proxy.forward import request_head
 from proxy.providers.base import Route
 from proxy.scopes import Principal
@@ -69,6 +72,16 @@ class Arrival:
         """Whether it may be used for another call."""
         expires_at = self.principal.key.expires_at
         return self._state is state and not (expires_at and now_s >= expires_at)
+
+    def of_customer(self, customer: str) -> "Arrival":
+        """The same for a customer whom the body of one call names."""
+        assert self.own is not None
+        own, found = self.own, copy(self)
+        found._terms = {}
+        found.principal = copy(self.principal)
+        found.principal.customer = customer
+        found.own = replace(own, customer=customer, tags={**own.tags, CUSTOMER_TAG: customer})
+        return found
 
     def terms(self, model: str) -> "Terms | None":
         """What was found for a model before."""

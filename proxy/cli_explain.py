@@ -26,7 +26,7 @@ from proxy.config import Config
 from proxy.control.api import explain as api
 from proxy.control.api.failures import ApiError
 from proxy.control.figures import figure
-from proxy.customers import unnamed
+from proxy.customers import customer_in, unnamed
 from proxy.downgrade import BODY_BYTES_MAX, rewritten, target_of
 from proxy.errors import Refusal
 from proxy.explain import Standing, Verdict, explain, items, needs
@@ -45,6 +45,7 @@ class Asked(NamedTuple):
 
     principal: Principal
     provider: str
+    dialect: Dialect
     facts: Facts
     price: Price
     quote: Callable[[str], Price]
@@ -211,7 +212,7 @@ def _asked(
             raise Refusal("model_not_priced", f"{model!r} has no price in {book.version}")
         return price
 
-    return Asked(principal, name, facts, quote(facts.model), quote, path, body)
+    return Asked(principal, name, dialect, facts, quote(facts.model), quote, path, body)
 
 
 def _provider_of(config: Config, book: PriceBook, principal: Principal, model: str) -> str:
@@ -267,6 +268,9 @@ def _standings(
     index = BudgetIndex(BudgetEntry(*status.budget) for status in statuses)
     provider, model = asked.provider, asked.facts.model
     for template in () if asked.principal.customer else index.templates_of(asked.principal):
+        customer = customer_in(asked.dialect, asked.facts.body)
+        if template.customer_from_body and customer:
+            raise Failure(f"the request is for the customer {customer}: ask with --customer")
         if template.customer_required and template.enforce and applies(template, provider, model):
             raise unnamed(template)
     entries = index.match(asked.principal, provider, model)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from typing import NamedTuple
 
 import click
 from sqlalchemy import Connection
@@ -16,7 +17,7 @@ from proxy.cli_ledger import cli_actor, opened
 from proxy.cli_output import Row, format_option, print_rows, timestamp
 from proxy.config import Config
 from proxy.control.figures import figure
-from proxy.control.raising import Asked, raise_limit
+from proxy.control.raising import Asked, customers_budget, raise_limit, raised_budgets
 from proxy.windows import PERIODS
 
 COLUMNS = ("id", "scope", "period", "unit", "by", "from", "until", "in_force", "made_by", "reason")
@@ -31,6 +32,7 @@ UNITS = ("usd", "tokens", "requests")
 @click.option("--reason", default="", help="For people who read `budgets raises`.")
 @click.option("--period", type=click.Choice(PERIODS), help="Where the scope has several budgets.")
 @click.option("--unit", type=click.Choice(UNITS), help="The same.")
+@click.option("--customer", default="", help="Of a budget for each customer: whose limit it is.")
 @pass_invocation
 def raise_(
     invocation: Invocation,
@@ -41,6 +43,7 @@ def raise_(
     reason: str,
     period: str | None,
     unit: str | None,
+    customer: str,
 ) -> None:
     """Raise the limit of SCOPE's budget for a while: team/acme/search --by 50 --until friday.
 
@@ -48,29 +51,35 @@ def raise_(
     raised by mistake is taken back with the same amount below zero (--by=-50).
     """
     asked = Asked(by, until, since or "", reason)
-    made = asyncio.run(_made(invocation.load(), scope, asked, (period, unit)))
+    which = _Which(scope, period, unit, customer)
+    made = asyncio.run(_made(invocation.load(), which, asked))
     click.echo(made, err=True)
 
 
-async def _made(
-    config: Config,
-    scope: str,
-    asked: Asked,
-    which: tuple[str | None, str | None],
-) -> str:
+class _Which(NamedTuple):
+    """The budget that is meant."""
+
+    scope: str
+    period: str | None
+    unit: str | None
+    customer: str
+
+
+async def _made(config: Config, which: _Which, asked: Asked) -> str:
     def work(connection: Connection) -> str:
-        return _make(connection, scope, asked, which)
+        return _make(connection, which, asked)
 
     async with opened(config, read_only=False) as engine, engine.begin() as connection:
         return await connection.run_sync(work)
 
 
-def _make(
-    connection: Connection, scope: str, asked: Asked, which: tuple[str | None, str | None]
-) -> str:
-    budget = _budget(load_budgets(connection), scope, *which)
+def _make(connection: Connection, which: _Which, asked: Asked) -> str:
+    budget = _budget(load_budgets(connection), which)
+    now_ms = time.time_ns() // 10**6
     try:
-        made = raise_limit(connection, cli_actor(), budget, asked, time.time_ns() // 10**6)
+        if which.customer:
+            budget = customers_budget(connection, budget, which.customer, now_ms)
+        made = raise_limit(connection, cli_actor(), budget, asked, now_ms)
     except CatalogError as exc:
         raise Failure(f"{budget.scope}: {exc}") from exc
     unit = "USD" if budget.unit == "usd" else budget.unit
@@ -80,18 +89,21 @@ def _make(
     )
 
 
-def _budget(
-    budgets: list[BudgetRow], scope: str, period: str | None, unit: str | None
-) -> BudgetRow:
+def _budget(budgets: list[BudgetRow], which: _Which) -> BudgetRow:
+    scope = which.scope
     found = [
         budget
         for budget in budgets
-        if budget.scope == scope and period in (None, budget.period) and unit in (None, budget.unit)
+        if budget.scope == scope
+        and which.period in (None, budget.period)
+        and which.unit in (None, budget.unit)
+        and (bool(budget.each) or not which.customer)
     ]
     if len(found) == 1:
         return found[0]
     if not found:
-        raise Failure(f"no such budget on {scope!r}: see `tollkeeper budgets list`")
+        what = "budget for each customer" if which.customer else "such budget"
+        raise Failure(f"no {what} on {scope!r}: see `tollkeeper budgets list`")
     kinds = ", ".join(f"{budget.unit} per {budget.period}" for budget in found)
     raise Failure(f"{scope} has several budgets ({kinds}): say which with --period and --unit")
 
@@ -108,8 +120,8 @@ def raises(invocation: Invocation, ended: bool, output: str) -> None:
 
 async def _rows(config: Config, ended: bool) -> list[Row]:
     async with opened(config) as engine, reader(engine).connect() as connection:
-        budgets = {row.id: row for row in await connection.run_sync(load_budgets)}
         found = await connection.run_sync(lambda c: list_raises(c, ended=ended))
+        budgets = await connection.run_sync(raised_budgets, found)
     return [_row(each, budgets.get(each.budget_id)) for each in found]
 
 

@@ -206,6 +206,7 @@ class Customers(Struct, forbid_unknown_fields=True, frozen=True):
     tracked_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     beyond: Literal["refuse", "share"] = "refuse"
     required: bool = False  # a call must name its customer
+    from_body: bool = False  # where no header does, the API's own field for end users names it
 
 
 class Budget(Struct, forbid_unknown_fields=True, frozen=True):
@@ -241,9 +242,8 @@ class Budget(Struct, forbid_unknown_fields=True, frozen=True):
             return
         if self.period == "request":
             yield "each", "a cap per request is the same for every customer"
-        for name in ("alert_at", "alert_exhaustion_h"):
-            if getattr(self, name):
-                yield name, "a budget of `each: customer` has no alerts"
+        if self.alert_exhaustion_h:
+            yield "alert_exhaustion_h", "is not told of single customers: `alert_at` is"
 
     def unit_and_limit(self) -> tuple[str, int]:
         """("usd", nano-USD), ("tokens", n) or ("requests", n). A loaded budget has exactly one."""

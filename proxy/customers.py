@@ -5,11 +5,13 @@ call is admitted. A customer whose budget is not known is never let in without o
 import asyncio
 import itertools
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from proxy.errors import Refusal
-from proxy.scopes import BudgetIndex, applies
+from proxy.providers.base import CustomerDialect, Dialect
+from proxy.scopes import NAME, BudgetIndex, applies
 from proxy.wire import ANSWER_WAIT_MS, BudgetEntry, Meet, Message, Met
 
 if TYPE_CHECKING:
@@ -83,6 +85,38 @@ class Introductions:
             self.on_met(Met(number, outage=True))
 
 
+def name_customer(call: "Call", index: BudgetIndex) -> None:
+    """Take the customer that the request's body names, where a budget asks for it and no header
+    has named one."""
+    arrival, facts = call.arrival, call.facts
+    assert arrival is not None
+    assert facts is not None
+    if arrival.principal.customer:
+        return
+    if any(template.customer_from_body for template in index.templates_of(arrival.principal)):
+        customer = customer_in(arrival.dialect, facts.body)
+        if customer:
+            call.arrival = found = arrival.of_customer(customer)
+            call.principal, call.own = found.principal, found.own
+
+
+def customer_in(dialect: Dialect, body: Mapping[str, object]) -> str:
+    """The customer a request names in its API's own field for end users; "": none. What is no name
+    of a customer still is one: its digest, so that nobody slips through a budget by a value that
+    does not fit. Raises Refusal `bad_request`."""
+    for path in dialect.customer_fields if isinstance(dialect, CustomerDialect) else ():
+        value: object = body
+        for name in path:
+            value = value.get(name) if type(value) is dict else None
+        if value is None or value == "":
+            continue
+        if type(value) is not str:
+            name = ".".join(path)
+            raise Refusal("bad_request", f"`{name}` is for the call's end user: send a string.")
+        return value if NAME.fullmatch(value) else f"sha256:{sha256(value.encode()).hexdigest()}"
+    return ""
+
+
 def check_customer(call: "Call", index: BudgetIndex) -> None:
     """Every template that is for this call has a budget for its customer, or need not have one.
     Raises Refusal."""
@@ -117,9 +151,10 @@ def _check_unmet(call: "Call", template: BudgetEntry) -> None:
 
 def unnamed(template: BudgetEntry) -> Refusal:
     """Of a call that has to name its customer."""
+    or_body = " or in the request's own field for it" if template.customer_from_body else ""
     return Refusal(
         "customer_required",
-        f"Calls of {template.scope} must name the customer they are for in {HEADER}.",
+        f"Calls of {template.scope} must name the customer they are for in {HEADER}{or_body}.",
         {"header": HEADER, "scope": template.scope},
     )
 

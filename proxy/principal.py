@@ -8,8 +8,8 @@ from db.journal_records import CUSTOMER_TAG
 from pricing.money import NANO_PER_USD
 from proxy.errors import Refusal
 from proxy.request_head import RequestHead
+from proxy.scopes import NAME
 
-_NAME = re.compile(r"[\w.@:+/-]{1,128}", re.ASCII)
 _AMOUNT = re.compile(r"\d{1,9}(\.\d{0,18})?([eE][+-]?\d)?|\d(\.\d{1,18})?[eE]-\d\d", re.ASCII)
 RESERVED_TAG = "tollkeeper."  # tags of our own begin with it
 TAGS_MAX = 16
@@ -78,7 +78,7 @@ def _invalid(name: str, problem: str) -> Refusal:
 
 
 def _name(header: str, value: str) -> str:
-    if not _NAME.fullmatch(value):
+    if not NAME.fullmatch(value):
         raise _invalid(header, "must be 1 to 128 letters, digits or . _ @ : + / -")
     return value
 

@@ -4,6 +4,7 @@ A scope's path is its kind and the names that lead to it: `team/acme/search`. Na
 slash, except the last.
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -14,6 +15,7 @@ from proxy.wire import BudgetEntry, KeyEntry
 
 USER_CHARS_MAX = 128
 CACHED_MATCHES_MAX = 4096
+NAME = re.compile(r"[\w.@:+/-]{1,128}", re.ASCII)  # of a user or a customer
 CUSTOMERS_MAX = 10_000  # budgets of customers that are remembered, those used last
 
 
@@ -177,6 +179,9 @@ class BudgetIndex:
             where = self._templates if budget.each else self._by_scope
             where.setdefault(budget.scope, []).append(budget)
         self.templated = bool(self._templates)
+        self.reads_body = any(
+            budget.customer_from_body for found in self._templates.values() for budget in found
+        )
 
     def match(self, principal: Principal, provider: str, model: str) -> tuple[BudgetEntry, ...]:
         """All budgets a call is charged to, by id; the same tuple again while nothing changes. Of

@@ -75,6 +75,7 @@ class BudgetEntry(Struct, array_like=True, frozen=True):
     customers_max: int = 0  # of a template: how many customers have one
     beyond: str = ""  # and what happens to further ones: refuse | share
     customer_required: bool = False  # calls must name their customer
+    customer_from_body: bool = False  # the body may do so
     template: int = 0  # the budget that a customer's was made from,
     customer: str = ""  # and the customer; "*": all those beyond `customers_max`
 

@@ -97,4 +97,5 @@ def customer_options(customers: Customers) -> dict[str, object]:
         "customers_max": customers.tracked_max,
         "beyond": customers.beyond,
         "customer_required": customers.required,
+        "customer_from_body": customers.from_body,
     }

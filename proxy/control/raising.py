@@ -1,5 +1,6 @@
 """Limits that are higher for a while, in the words of commands, the API and the dashboard."""
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from datetime import time as time_of_day
 from decimal import Decimal
@@ -10,11 +11,14 @@ from sqlalchemy import Connection
 
 from db import edits
 from db.audit import Actor
+from db.catalog import load_budgets
 from db.catalog_types import BudgetRow
+from db.customers import budget_of, load_customers
 from db.errors import CatalogError
 from db.raises import LIMIT_MAX, RaiseRow, Span, list_raises
 from pricing.money import NANO_PER_USD
 from proxy.config import WEEKDAYS
+from proxy.scopes import NAME
 
 DATE_CHARS = len("2026-12-04")
 
@@ -41,6 +45,22 @@ def raise_limit(
     id_ = edits.raise_limit(connection, actor, budget, span, asked.reason, now_ms)
     (made,) = list_raises(connection, ended=True, raise_id=id_)
     return made
+
+
+def customers_budget(
+    connection: Connection, template: BudgetRow, customer: str, now_ms: int
+) -> BudgetRow:
+    """Of one customer, to be raised, made where it has not called yet. Raises CatalogError."""
+    if not NAME.fullmatch(customer):
+        raise CatalogError("the customer: 1 to 128 letters, digits or . _ @ : + / -, please")
+    return budget_of(connection, template, customer, now_ms)
+
+
+def raised_budgets(connection: Connection, rows: Iterable[RaiseRow]) -> dict[int, BudgetRow]:
+    """The live budgets that were raised, customers' included, by id."""
+    ids = {row.budget_id for row in rows}
+    customers = load_customers(connection, sorted(ids)) if ids else []
+    return {row.id: row for row in (*load_budgets(connection), *customers) if row.id in ids}
 
 
 def _amount(unit: str, text: str) -> int:

@@ -72,6 +72,7 @@ class Anthropic:
     name = "anthropic"
     credential_header = "x-api-key"
     spent_status = 429
+    customer_fields = (("metadata", "user_id"),)
 
     def __init__(self, clamp_field: str = "") -> None:
         self.clamp_field = clamp_field or "max_tokens"

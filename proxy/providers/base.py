@@ -146,6 +146,13 @@ class RefusalDialect(Protocol):
         """Headers to add."""
 
 
+@runtime_checkable
+class CustomerDialect(Protocol):
+    """What a dialect has besides where its requests may name the end user they are for."""
+
+    customer_fields: tuple[tuple[str, ...], ...]  # paths in the body; the first that is there
+
+
 @dataclass(slots=True)
 class Found:
     """What the request and reply of a watched route tell of something the provider keeps."""

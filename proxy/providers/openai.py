@@ -111,6 +111,7 @@ class OpenAI:
     name = "openai"
     credential_header = "authorization"
     spent_status = 429
+    customer_fields = (("safety_identifier",), ("user",))
     posts: rq.Posts = POSTS
     usual_clamp_field = "max_completion_tokens"
     asks_usage = True  # streams tell their usage only when asked to

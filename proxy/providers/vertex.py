@@ -100,6 +100,7 @@ class Vertex:
     name = "vertex"
     credential_header = "authorization"
     spent_status = 429
+    customer_fields = Anthropic.customer_fields
 
     def __init__(self, clamp_field: str = "") -> None:
         self._gemini = Gemini(clamp_field)

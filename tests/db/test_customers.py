@@ -1,6 +1,7 @@
 """Budgets of customers: made once, following their template, as many as it may track."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import select, update
@@ -20,8 +21,10 @@ from db.customers import (
 )
 from db.errors import NotKnown
 from db.journal_records import SHARED
-from db.models import Budget, Window
-from tests.factories import NOW_MS, stored
+from db.models import Budget, Epoch, Window
+from db.raises import Span, add_raise, count_raised_customers
+from db.report_customers import customers_above, customers_spared
+from tests.factories import NOW_MS, a_lease, stored
 
 NOW_S = NOW_MS // 1000
 DAY_S = 86_400
@@ -209,3 +212,33 @@ async def test_hosts_that_meet_customers_at_once_make_each_once_and_not_too_many
     assert len({each.budgets[template.id, "a"].id for each in met}) == 1
     async with engine.begin() as connection:
         assert await connection.run_sync(count_customers) == {template.id: 2}
+
+
+async def test_who_is_above_and_what_trials_would_have_refused(sync, call, connection):
+    template_id = (await sync(replace(TEMPLATE, options=EACH | {"customers_max": 9})))["customer"]
+    (template,) = [row for row in await call(catalog.load_budgets) if row.id == template_id]
+    made = await of(call, template_id, *(f"c-{number}" for number in range(4)))
+    await call(spend, {row.id: 10 * number for number, row in enumerate(made.values())}, NOW_S)
+    await call(spend, {made["c-1"].id: 99}, NOW_S - DAY_S)
+    span = Span(0, 2**60, 7)
+    for _ in range(2):
+        await call(add_raise, made["c-3"].id, span, made_by="", reason="", now_ms=NOW_MS)
+    found = await customers_above(connection, template, NOW_S, 10, 2)
+    assert [(each.budget.customer, each.spent, each.limit) for each in found] == [
+        ("c-3", 30, 5_014), ("c-2", 20, 5_000),
+    ]  # fmt: skip
+    assert await customers_above(connection, template, NOW_S, 31, 2) == []
+    assert await call(count_raised_customers, template_id) == 1
+    assert await customers_spared(connection, template, NOW_S) == (6, 3)
+    assert await customers_spared(connection, template, NOW_S + 1) == (0, 0)
+
+
+def spend(connection, amounts, starts_at):
+    """And as many calls spared as there are tens."""
+    epoch_id = stored(
+        connection, Epoch, host_id="h", boot_id="b", state="open", opened_at_ms=0, seen_at_ms=0
+    )
+    for budget_id, amount in amounts.items():
+        window = {"budget_id": budget_id, "starts_at": starts_at, "committed": amount}
+        window_id = stored(connection, Window, **window, spared=amount // 10)
+        a_lease(connection, window_id, epoch_id, amount, amount)

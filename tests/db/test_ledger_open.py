@@ -12,6 +12,7 @@ from db.journal_records import Note, Opens
 from db.ledger import Ledger
 from db.ledger_types import Batch, LeaseRequest, PriceDescription
 from db.models import CostAdjustment, Lease, ProviderObject, UsageCost, Window
+from db.report_later import AboveHold, above_hold
 from db.transactions import open_transactions
 from db.verify import verify
 from pricing.batch import BatchSize, BatchSums, batch_ceiling
@@ -352,3 +353,20 @@ async def test_a_note_that_is_refused_stops_nothing(engine, life):
     await life.drain(call, notes=[too_long, note(object_id="batch_2", result=RESULT)])
     ((settled,), _) = await life.ledger.settle_open()
     assert settled.nano == COST
+
+
+async def test_what_was_above_its_hold_is_known_by_model_and_time(engine, life):
+    """The ledger's flags do not tell: a correction has none of its call's."""
+    much = lines(("small", 10_000, 50_000))
+    for number, result in enumerate((RESULT, much, much)):
+        name = f"batch_{number}"
+        await life.drain(life.open_call(name), notes=[note(object_id=name, result=result)])
+    found, _ = await life.ledger.settle_open()
+    above = [each.change for each in found if each.change > 0]
+    assert len(above) == 2
+    async with engine.connect() as connection:
+        day = (NOW_MS - 10**9, NOW_MS + 10**9)
+        expected = [AboveHold("openai", "small", 2, sum(above))]
+        assert await above_hold(connection, *day, 5) == expected
+        assert await above_hold(connection, day[0] - 1, day[0], 5) == []
+        assert await above_hold(connection, day[1], day[1] + 1, 5) == []

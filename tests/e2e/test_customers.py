@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from decimal import Decimal
+from hashlib import sha256
 from typing import Any
 
 import httpx
@@ -10,7 +11,7 @@ import pytest
 
 from db.errors import DatabaseUnusable
 from proxy.control import customers
-from tests.e2e.shapes import CHAT, MESSAGES
+from tests.e2e.shapes import CHAT, CHAT_STREAM, MESSAGES, MESSAGES_STREAM, RESPONSES
 from tests.e2e.stage import Stage, error_of
 from tests.e2e.test_budgets import Biller, a_budget, hold_of
 
@@ -149,3 +150,66 @@ def test_an_outage_lets_nobody_new_in_unless_it_is_allowed(
         assert answer.status_code == 200
         assert stage.row(answer)["tags"] == {"tollkeeper.customer": "newer"}
     stage.paid(CHAT, headers=of("new"))
+
+
+# --- named in the body -----------------------------------------------------------------------
+
+
+FROM_BODY = {"from_body": True, "required": True}
+
+
+@pytest.mark.parametrize(
+    ("shape", "fields", "customer"),
+    [
+        (CHAT, {"user": "c-1"}, "c-1"),
+        (CHAT, {"user": "c-1", "safety_identifier": "c-2"}, "c-2"),
+        (CHAT, {"user": "c-1", "safety_identifier": None}, "c-1"),
+        (CHAT_STREAM, {"user": "c-1"}, "c-1"),
+        (RESPONSES, {"safety_identifier": "ann@example.com"}, "ann@example.com"),
+        (MESSAGES, {"metadata": {"user_id": "c-1"}}, "c-1"),
+        (MESSAGES_STREAM, {"metadata": {"user_id": "c-1"}}, "c-1"),
+        (CHAT, {"user": "<b>x</b>"}, f"sha256:{sha256(b'<b>x</b>').hexdigest()}"),
+        (CHAT, {"user": "*"}, f"sha256:{sha256(b'*').hexdigest()}"),
+        (CHAT, {"user": "c" * 4096}, f"sha256:{sha256(b'c' * 4096).hexdigest()}"),
+    ],
+    ids=str,
+)
+def test_the_apis_own_field_names_the_customer(
+    stage: Stage, shape: Any, fields: dict[str, Any], customer: str
+) -> None:
+    stage.reload(budgets=[each(limit_usd=1, customers=FROM_BODY)])
+    stage.paid(shape, **fields)
+    assert [row["tags"] for row in stage.rows()] == [{"tollkeeper.customer": customer}]
+    me = stage.http.get(ME, headers=stage.headers(shape) | of(customer)).json()
+    assert Decimal(me["budgets"][0]["spent"]) == Decimal(shape.cost)
+
+
+def test_calls_of_a_connection_name_one_customer_after_the_other(stage: Stage) -> None:
+    """Heads are alike, so what is remembered of them must not be of one customer."""
+    limit = hold_of(CHAT) * Decimal("1.5")
+    stage.reload(budgets=[each(limit_usd=f"{limit:f}", customers=FROM_BODY)])
+    stage.provider.on(CHAT.path, Biller(Decimal(1), all_here=1))
+    assert [stage.call(CHAT, user=user).status_code for user in ("a", "b", "a", "c", "b")] == [
+        200, 200, 429, 200, 429,
+    ]  # fmt: skip
+    error = refused(stage.call(CHAT, user="b"), 429, "budget_exceeded")
+    assert error["customer"] == "b"
+    header = stage.call(CHAT, headers=of("d"), user="a")
+    assert (header.status_code, stage.row(header)["tags"]["tollkeeper.customer"]) == (200, "d")
+    nobody = stage.call(CHAT)
+    refused(nobody, 400, "customer_required")
+    assert "or in the request's own field" in nobody.text
+    assert stage.app.findings() == []
+
+
+def test_bodies_that_name_nobody_or_make_no_sense(stage: Stage) -> None:
+    stage.reload(budgets=[each(limit_usd=1, customers=FROM_BODY)])
+    for value in (7, True, ["c-1"], {"id": "c-1"}):
+        refused(stage.call(CHAT, user=value), 400, "bad_request")
+    for nobody in (None, ""):
+        refused(stage.call(CHAT, user=nobody), 400, "customer_required")
+    for metadata in (None, "c-1", ["c-1"], {"user_id": None}, {"user": "c-1"}):
+        refused(stage.call(MESSAGES, metadata=metadata), 400, "customer_required")
+    stage.reload(budgets=[each(limit_usd=1)])  # as long as nobody asks for it, it is just text
+    stage.paid(CHAT, user="c-1")
+    assert [row["tags"] for row in stage.rows()] == [{}]

@@ -299,6 +299,27 @@ def test_a_raise_is_in_force_until_its_day_ends(tollkeeper: Tollkeeper) -> None:
     assert audited[1]["after"]["reason"] == "launch"
 
 
+def test_one_customers_limit_is_raised(tmp_path: Path) -> None:
+    tollkeeper = Tollkeeper(tmp_path, CONFIG.rstrip() + EACH)
+    tollkeeper.ok("keys", "create", "--name", "dev", "--team", "acme/search")
+    asked = ("budgets", "raise", "team/acme/search", "--by", "3", "--until", "2999-12-04")
+    said = tollkeeper.run(*asked, "--customer", "c-1")
+    assert "customer/team/acme/search/c-1 per total: 3 USD more" in said.stderr
+    (row,) = rows(tollkeeper, "budgets", "raises")
+    assert (row["scope"], row["by"]) == ("customer/team/acme/search/c-1", "3")
+    top = rows(tollkeeper, "budgets", "list", "--customers", "team/acme/search")
+    assert [(row["scope"], row["limit"], row["raised"]) for row in top] == [
+        ("customer/team/acme/search/c-1", "5", "3")
+    ]
+    elsewhere = tollkeeper.run("budgets", "raise", "user/acme/ann", *asked[3:], "--customer", "c-1")
+    assert elsewhere.exit_code == 2
+    assert "no budget for each customer on 'user/acme/ann'" in elsewhere.output
+    wrong = tollkeeper.run(*asked, "--customer", "c 1")
+    assert (wrong.exit_code, "letters, digits" in wrong.output) == (2, True)
+    neither = tollkeeper.run(*asked, "--unit", "usd")
+    assert "say which" in neither.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -22,8 +22,10 @@ from pricing.money import nano_from_usd
 from proxy.config import Alerts
 from proxy.control.alerts.budgets import crossed, exhausting
 from proxy.control.alerts.channels import Undelivered
+from proxy.control.alerts.customers import crossed_by_customers
 from proxy.control.alerts.deliveries import Deliveries, Sleep
 from proxy.control.alerts.host import HostWatch
+from proxy.control.alerts.later import settled_above
 from proxy.control.alerts.messages import Content
 from proxy.control.alerts.outage import KIND as OUTAGE
 from proxy.control.alerts.outage import OutageWatch
@@ -35,12 +37,15 @@ from proxy.control.alerts.trials import sparing
 from proxy.control.clock import Due
 from proxy.control.control import Control
 from proxy.control.host import host_id
+from proxy.wire import BudgetEntry
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 5.0
 DELIVER_S = 1.0
 DUE_S = 30.0  # what another host or an earlier life has left is looked for this often
+CUSTOMERS_S = 15.0  # there may be many of them
+LATER_S = 60.0
 EXHAUSTION_S = 300.0
 ANOMALIES_S = 60.0
 FORGET_S = 3600.0
@@ -107,7 +112,10 @@ class Alerting:
         await self._end_outage(now_ms)
         for new in await self._seen(lambda connection: crossed(connection, now_ms)):
             await self._raise(new)
-        if self._has_trials():
+        if self._has(lambda budget: bool(budget.each)) and self._due.now("customers", CUSTOMERS_S):
+            for new in await self._seen(lambda each: crossed_by_customers(each, now_ms)):
+                await self._raise(new)
+        if self._has(lambda budget: not budget.enforce):
             for new in await self._seen(lambda connection: sparing(connection, now_ms)):
                 await self._raise(new)
         for new, key, count in self._host.grown(now_ms):
@@ -116,6 +124,9 @@ class Alerting:
         await self._look_now_and_then(now_ms)
 
     async def _look_now_and_then(self, now_ms: int) -> None:
+        if self._due.now("later", LATER_S):
+            for new in await self._seen(lambda connection: settled_above(connection, now_ms)):
+                await self._raise(new)
         if self._due.now("exhaustion", EXHAUSTION_S):
             for new in await self._seen(lambda connection: exhausting(connection, now_ms)):
                 await self._raise(new)
@@ -164,9 +175,10 @@ class Alerting:
         self._waiting = True
         return True
 
-    def _has_trials(self) -> bool:
+    def _has(self, wanted: Callable[[BudgetEntry], bool]) -> bool:
+        """Such a budget; True where it is not known."""
         snapshot = self._control.snapshot
-        return snapshot is None or any(not budget.enforce for budget in snapshot.budgets)
+        return snapshot is None or any(map(wanted, snapshot.budgets))
 
     def _watched(self) -> Watched | None:
         found = self._alerts.anomalies

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from db.alert_configs import EXHAUSTION, PERCENT, Thresholds, load_thresholds
 from db.alerts import NewAlert, identity_of, raised_facts
 from db.catalog_types import BudgetRow
+from db.journal_records import SHARED
 from db.reports import BudgetStatus, budget_status
 from proxy.alert_kinds import KINDS
 from proxy.control.alerts.figures import THOUSAND, amount, exact, iso_ms, thousandths
@@ -24,7 +25,7 @@ HOUR_MS = 3_600_000
 Known = dict[tuple[int, int, int], int]  # (budget, window, threshold) -> the limit it was told of
 
 
-class _Crossed(NamedTuple):
+class Crossed(NamedTuple):
     status: BudgetStatus
     threshold: int
 
@@ -41,12 +42,16 @@ async def crossed(connection: AsyncConnection, now_ms: int) -> list[NewAlert]:
         if status.starts_at is not None and status.limit > 0
     ]
     found = [
-        _Crossed(status, threshold)
+        Crossed(status, threshold)
         for status in statuses
         for threshold in thresholds[status.budget.id][PERCENT]
-        if status.spent * 100 * THOUSAND >= threshold * status.limit
+        if is_crossed(status, threshold)
     ]
-    return [_percent_alert(each) for each in await _untold(connection, PERCENT, found)]
+    return [percent_alert(each) for each in await _untold(connection, PERCENT, found)]
+
+
+def is_crossed(status: BudgetStatus, threshold: int) -> bool:
+    return status.spent * 100 * THOUSAND >= threshold * status.limit
 
 
 async def exhausting(connection: AsyncConnection, now_ms: int) -> list[NewAlert]:
@@ -55,7 +60,7 @@ async def exhausting(connection: AsyncConnection, now_ms: int) -> list[NewAlert]
     thresholds = await connection.run_sync(load_thresholds)
     starts_at = _starts_at(thresholds, EXHAUSTION, now_ms, late=False)
     found = [
-        _Crossed(status, threshold)
+        Crossed(status, threshold)
         for status in await budget_status(connection, starts_at)
         if status.starts_at is not None and 0 < status.spent < status.limit
         for threshold in thresholds[status.budget.id][EXHAUSTION]
@@ -102,11 +107,11 @@ def _window(budget: BudgetRow, at_s: float) -> int:
 
 
 async def _untold(
-    connection: AsyncConnection, kind: str, found: list[_Crossed]
-) -> Iterable[_Crossed]:
+    connection: AsyncConnection, kind: str, found: list[Crossed]
+) -> Iterable[Crossed]:
     windows = {each.status.starts_at or 0 for each in found}
     rows = await connection.run_sync(raised_facts, kind, windows)
-    known = _known(rows)
+    known = known_limits(rows)
     return [
         each
         for each in found
@@ -115,7 +120,7 @@ async def _untold(
     ]
 
 
-def _known(rows: Iterable[Any]) -> Known:
+def known_limits(rows: Iterable[Any]) -> Known:
     known: Known = {}
     for budget_id, starts_at, facts in rows:
         key = (budget_id, starts_at, facts["threshold"])
@@ -123,14 +128,15 @@ def _known(rows: Iterable[Any]) -> Known:
     return known
 
 
-def _percent_alert(each: _Crossed) -> NewAlert:
+def percent_alert(each: Crossed, **more: Any) -> NewAlert:
     status, budget = each.status, each.status.budget
     percent = status.spent * 100 // status.limit
     spent, limit = amount(budget.unit, status.spent), amount(budget.unit, status.limit)
-    return _alert(PERCENT, each, f"{name_of(budget)}: {percent} % is spent, {spent} of {limit}")
+    summary = f"{name_of(budget)}: {percent} % is spent, {spent} of {limit}"
+    return _alert(PERCENT, each, summary, **more)
 
 
-def _exhaustion_alert(each: _Crossed, at_ms: int) -> NewAlert:
+def _exhaustion_alert(each: Crossed, at_ms: int) -> NewAlert:
     status, budget = each.status, each.status.budget
     spent, limit = amount(budget.unit, status.spent), amount(budget.unit, status.limit)
     summary = (
@@ -139,7 +145,7 @@ def _exhaustion_alert(each: _Crossed, at_ms: int) -> NewAlert:
     return _alert(EXHAUSTION, each, summary, expected_at=iso_ms(at_ms))
 
 
-def _alert(kind: str, each: _Crossed, summary: str, **more: str) -> NewAlert:
+def _alert(kind: str, each: Crossed, summary: str, **more: Any) -> NewAlert:
     status, budget = each.status, each.status.budget
     assert status.starts_at is not None
     facts = {
@@ -162,7 +168,15 @@ def _alert(kind: str, each: _Crossed, summary: str, **more: str) -> NewAlert:
 
 def name_of(budget: BudgetRow) -> str:
     only = ", ".join(_only(budget))
-    return f"budget of {budget.scope} per {budget.period}" + (f" ({only})" if only else "")
+    return f"budget of {_whose(budget)} per {budget.period}" + (f" ({only})" if only else "")
+
+
+def _whose(budget: BudgetRow) -> str:
+    if not budget.customer:
+        return f"each customer of {budget.scope}" if budget.each else budget.scope
+    of = budget.scope.removeprefix("customer/").removesuffix(f"/{budget.customer}")
+    whom = "all further customers" if budget.customer == SHARED else f"customer {budget.customer}"
+    return f"{whom} of {of}"
 
 
 def _only(budget: BudgetRow) -> Iterator[str]:

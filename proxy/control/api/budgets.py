@@ -235,7 +235,8 @@ def _customers_of(budget: BudgetRow) -> Customers | None:
     if not budget.each:
         return None
     beyond: Any = budget.beyond
-    return Customers(budget.customers_max, beyond, budget.customer_required)
+    required, from_body = budget.customer_required, budget.customer_from_body
+    return Customers(budget.customers_max, beyond, required, from_body)
 
 
 async def list_customers(backend: Backend, caller: Caller, asked: ListCustomers) -> CustomerList:
@@ -347,12 +348,11 @@ async def change_budget(backend: Backend, caller: Caller, asked: ChangeBudget) -
 
 
 def _check_change(asked: ChangeBudget, each: bool) -> None:
-    wrong = ("alert_at", "alert_exhaustion_h") if each else ("customers",)
-    for name in wrong:
-        if getattr(asked, name):
-            not_ = "not " if each else ""
-            message = f"is {not_}for a budget of `each: customer`"
-            raise ApiError(400, "invalid_parameter", message, name)
+    wrong = "alert_exhaustion_h" if each else "customers"
+    if getattr(asked, wrong):
+        not_ = "not " if each else ""
+        message = f"is {not_}for a budget of `each: customer`"
+        raise ApiError(400, "invalid_parameter", message, wrong)
 
 
 async def delete_budget(backend: Backend, caller: Caller, asked: ById) -> Done:

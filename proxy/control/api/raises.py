@@ -13,7 +13,7 @@ from proxy.control.api.paging import id_of, page_of
 from proxy.control.api.table import Caller, Endpoint, Id, Page, PageRequest, Request, Text
 from proxy.control.figures import figure, moment
 from proxy.control.identity import Role
-from proxy.control.raising import Asked, raise_limit
+from proxy.control.raising import Asked, customers_budget, raise_limit, raised_budgets
 
 When = Annotated[str, Meta(max_length=64, description="Date, weekday or timestamp.")]
 
@@ -24,6 +24,7 @@ class Raise(Struct, frozen=True, kw_only=True):
     id: int
     budget_id: int
     scope: str
+    customer: str  # whose budget it is; "": no customer's
     period: str
     unit: str
     by: str | int
@@ -39,9 +40,11 @@ class ListRaises(PageRequest, frozen=True, kw_only=True):
 
 
 class NewRaise(Request, frozen=True, kw_only=True):
-    """In the budget's unit and time zone; below zero takes back what was raised."""
+    """In the budget's unit and time zone; below zero takes back what was raised. `customer`: of a
+    budget for each customer, whose limit it is."""
 
     id: Id
+    customer: Text = ""
     by: Annotated[str, Meta(max_length=40, pattern=r"^-?[0-9]{1,19}(\.[0-9]{1,9})?$")]
     until: When
     since: When = ""
@@ -53,6 +56,7 @@ def _raise(row: RaiseRow, budget: BudgetRow) -> Raise:
         id=row.id,
         budget_id=budget.id,
         scope=budget.scope,
+        customer=budget.customer,
         period=budget.period,
         unit=budget.unit,
         by=figure(budget.unit, row.amount),
@@ -70,10 +74,11 @@ async def list_all(backend: Backend, caller: Caller, asked: ListRaises) -> Page[
     keys = snapshot.keys if snapshot is not None else ()
 
     def look(connection: Any) -> list[Raise]:
-        budgets = {row.id: row for row in load_budgets(connection)}
+        rows = list_raises(connection, ended=asked.ended)
+        budgets = raised_budgets(connection, rows)
         return [
             _raise(row, budgets[row.budget_id])
-            for row in list_raises(connection, ended=asked.ended)
+            for row in rows
             if row.budget_id in budgets
             and caller.identity.sees_scope(budgets[row.budget_id].scope, keys)
         ]
@@ -90,6 +95,8 @@ async def raise_budget(backend: Backend, caller: Caller, asked: NewRaise) -> Rai
 
     def work(connection: Any) -> Raise:
         budget = _budget(load_budgets(connection), asked.id)
+        if asked.customer:
+            budget = customers_budget(connection, budget, asked.customer, now_ms)
         return _raise(raise_limit(connection, caller.actor, budget, wanted, now_ms), budget)
 
     return await backend.change(work)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from msgspec import ValidationError, convert
 from sqlalchemy import Connection
@@ -25,6 +26,7 @@ from proxy.control.dashboard.render import usd
 from proxy.control.dashboard.site import Missing, Visit, sentence
 from proxy.control.figures import resets_at, starts_at
 from proxy.control.forecasting import exhaustion
+from proxy.control.raising import raised_budgets
 from proxy.control.reporting import Question, period_sums
 
 HOUR_S, DAY_S = 3_600, 86_400
@@ -141,19 +143,41 @@ async def shown(visit: Visit) -> Response:
 
 
 async def _show(visit: Visit, problem: str = "", status: int = 200) -> Response:
-    async def ask(connection: AsyncConnection) -> tuple[Standing, Chart]:
+    async def ask(connection: AsyncConnection) -> tuple[Standing, list[_Raised], Chart]:
         standing = find_one(visit, await standings(visit, connection))
-        return standing, await _chart(visit, connection, standing.budget)
+        raises = [_Raised(each) for each in standing.raises]
+        if standing.budget.each:
+            raises = await connection.run_sync(_of_customers, standing.budget.id)
+        return standing, raises, await _chart(visit, connection, standing.budget)
 
-    standing, chart = await visit.backend.read(ask)
+    standing, raises, chart = await visit.backend.read(ask)
     return visit.page(
         "budget.html",
         status,
         standing=standing,
+        raises=raises,
         chart=chart,
         problem=problem,
         form=visit.form if problem else {},
     )
+
+
+class _Raised(NamedTuple):
+    row: RaiseRow
+    customer: str = ""  # whose budget's it is
+
+
+def _of_customers(connection: Connection, template_id: int) -> list[_Raised]:
+    """Raises of the customers of a budget for each of them, in force and to come."""
+    by_budget = _raises(connection)
+    rows = [row for found in by_budget.values() for row in found]
+    budgets = raised_budgets(connection, rows)
+    return [
+        _Raised(row, budgets[id_].customer)
+        for id_, found in by_budget.items()
+        if id_ in budgets and budgets[id_].template == template_id
+        for row in found
+    ]
 
 
 async def create(visit: Visit) -> Response:
@@ -184,7 +208,7 @@ async def change(visit: Visit) -> Response:
 async def raise_limit(visit: Visit) -> Response:
     """For a while, in the budget's own unit."""
     number = visit.request.path_params["number"]
-    names = ("by", "until", "since", "reason")
+    names = ("customer", "by", "until", "since", "reason")
     wanted = {name: visit.form[name] for name in names if visit.form.get(name)}
     try:
         asked = convert({"id": number, **wanted}, raises_api.NewRaise, strict=False)

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
+from db.raises import Span, add_raise
 from proxy.config import Budget
 from proxy.config import Customers as CustomersConfig
 from proxy.control import customers as customers_module
@@ -77,6 +79,27 @@ async def test_snapshots_have_the_customers_that_were_asked_for_last(
     assert found == {"c-1": 5 * 10**8, "c-3": 5 * 10**8}
     await reload(host, worker)
     assert worker.snapshots[-1].budgets == ()
+
+
+async def test_a_raise_of_one_customer_reaches_the_workers(host: Host) -> None:
+    worker, control = await host.worker(), host.control
+    assert control is not None
+    assert control.parts is not None
+    (made,) = (await ask(worker, "c-1")).budgets
+    (other,) = (await ask(worker, "c-2", 2)).budgets
+    span = Span(0, 2**60, 3 * 10**9)
+
+    def work(connection: Connection) -> None:
+        add_raise(connection, made.id, span, made_by="ann", reason="", now_ms=1)
+
+    await control.parts.transactions.run(work)
+    await until(lambda: {made.id: 4 * 10**9, other.id: 10**9}.items() <= limits(worker).items())
+    worker.want([((made.id, 0), 4 * 10**9)])
+    await until(lambda: worker.free((made.id, 0)) == 4 * 10**9)
+
+
+def limits(worker: FakeWorker) -> dict[int, int]:
+    return {budget.id: budget.limit for budget in worker.snapshots[-1].budgets}
 
 
 async def test_beyond_the_cap_and_in_an_outage_there_is_an_answer(

@@ -65,9 +65,9 @@ async def test_nobody_looks_where_no_budget_is_on_trial(write, alerting, control
     budget_id = await write(declare, a_budget(enforce=False))
     await write(spend, budget_id, USD)
     await write(spare, budget_id, 3)
-    control.snapshot = SimpleNamespace(budgets=[SimpleNamespace(enforce=True)])
+    control.snapshot = SimpleNamespace(budgets=[SimpleNamespace(enforce=True, each="")])
     await alerting.look()
     assert await write(told, KIND) == []
-    control.snapshot.budgets.append(SimpleNamespace(enforce=False))
+    control.snapshot.budgets.append(SimpleNamespace(enforce=False, each=""))
     await alerting.look()
     assert len(await write(told, KIND)) == 1

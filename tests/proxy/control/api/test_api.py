@@ -220,8 +220,8 @@ async def test_a_budget_for_each_customer(site):
     status, made = await asked(site.admin, "POST", "/budgets", json=given)
     assert (status, made["each"], made["tracked"]) == (201, "customer", 0)
     path, usual = f"/budgets/{made['id']}", {"tracked_max": 10_000, "beyond": "refuse"}
-    assert made["customers"] == usual | {"required": False}
-    other = {"tracked_max": 5, "beyond": "share", "required": True}
+    assert made["customers"] == usual | {"required": False, "from_body": False}
+    other = {"tracked_max": 5, "beyond": "share", "required": True, "from_body": True}
     _, changed = await asked(site.admin, "PATCH", path, json={"customers": other})
     assert changed["customers"] == other
     wanted = [(made["id"], customer) for customer in ("c-1", "<c-2>")]
@@ -240,9 +240,13 @@ async def test_a_budget_for_each_customer(site):
     mine = f"/budgets/{first.id}"
     assert (await asked(site.admin, "PATCH", mine, json={"limit_usd": "9"}))[0] == 400
     assert (await asked(site.admin, "POST", f"{path}/raises", json=GOOD_RAISE))[0] == 400
+    await _raise_of_a_customer(site, path)
     question = {"key": "prod", "request": {"model": "gpt-5", "messages": []}}
     explained = (await asked(site.admin, "POST", "/explain", json=question))[1]
     assert explained["code"] == "customer_required"
+    named = question | {"request": question["request"] | {"user": "c-1"}}
+    status, answer = await asked(site.admin, "POST", "/explain", json=named)
+    assert (status, "is for the customer c-1" in answer["error"]["message"]) == (400, True)
     for customer in ("c-1", "c-3"):
         lines = await asked(site.viewer, "POST", "/explain", json=question | {"customer": customer})
         (line,) = [row for row in lines[1]["lines"] if "/customer" in f"/{row['scope']}"]
@@ -252,11 +256,34 @@ async def test_a_budget_for_each_customer(site):
     assert (await asked(site.admin, "GET", f"{path}/customers"))[0] == 404
 
 
+async def _raise_of_a_customer(site, path):
+    wanted = GOOD_RAISE | {"customer": "c-9"}  # who has not called yet
+    status, made = await asked(site.admin, "POST", f"{path}/raises", json=wanted)
+    assert (status, made["customer"], made["in_force"]) == (201, "c-9", True)
+    assert made["scope"] == "customer/team/acme/search/c-9"
+    listed = (await asked(site.viewer, "GET", "/raises"))[1]["items"]
+    assert [row for row in listed if row["customer"]] == [made]
+    rows = (await asked(site.viewer, "GET", f"{path}/customers"))[1]["items"]
+    (row,) = [row for row in rows if row["customer"] == "c-9"]
+    assert (row["limit"], row["raised"]) == ("4", "1")
+    (entry,) = (await asked(site.admin, "GET", "/audit?limit=1"))[1]["items"]
+    assert entry["after"]["scope"] == made["scope"]
+    for customer in ("<c>", "*", " ", "c" * 129):
+        other = GOOD_RAISE | {"customer": customer}
+        assert (await asked(site.admin, "POST", f"{path}/raises", json=other))[0] == 400
+    (ads,) = (await asked(site.admin, "GET", "/budgets?scope=team/acme/ads"))[1]["items"]
+    plain = await asked(site.admin, "POST", f"/budgets/{ads['id']}/raises", json=wanted)
+    assert (plain[0], "not a budget for each customer" in plain[1]["error"]["message"]) == (
+        400,
+        True,
+    )
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
         ({"each": "customer", "period": "request"}, "each"),
-        ({"each": "customer", "alert_at": [50]}, "alert_at"),
+        ({"each": "customer", "alert_exhaustion_h": [5]}, "alert_exhaustion_h"),
         ({"customers": {"tracked_max": 5}}, "customers"),
     ],
 )

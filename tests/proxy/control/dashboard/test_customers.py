@@ -19,9 +19,18 @@ async def test_customers_are_listed_escaped_and_for_those_who_may_see_them(scene
     page = (await admin.get(f"/budgets/{number}")).text
     assert "for each customer, per month" in page
     assert f"/budgets/{number}/customers" in page
+    fields = {"customer": "c-1", "by": "2", "until": "2031-01-31", "reason": "a <b>launch</b>"}
+    place = f"/budgets/{number}"
+    assert (await admin.post(f"{place}/raises", fields, at=place)).status_code == 303
+    page = (await admin.get(place)).text
+    assert '<span class="name">c-1</span> <strong>+$2.00</strong>' in page
+    assert "a &lt;b&gt;launch&lt;/b&gt;" in page
+    wrong = await admin.post(f"{place}/raises", fields | {"customer": "<b>"}, at=place)
+    assert (wrong.status_code, 'value="&lt;b&gt;"' in wrong.text) == (400, True)
     viewer = await scene.viewer()
     part = (await viewer.get(f"/budgets/{number}/customers")).text
     assert "2 of at most 10,000 are tracked" in part
+    assert part.count("+$2.00 for a while") == 1
     assert re.findall(r'<th scope="row">(.*?)</th>', part) == ["&lt;b&gt;x&lt;/b&gt;", "c-1"]
     budgets = scene.control.snapshot.budgets
     plain = next(b.id for b in budgets if b.scope == "team/acme/search" and not b.each)
