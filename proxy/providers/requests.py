@@ -132,9 +132,9 @@ def route_by_end(posts: Posts, method: str, path: str) -> Route | None:
 def route_table(
     posts: Posts, prefix: str, reads: tuple[str, ...]
 ) -> tuple[tuple[str, str, Route], ...]:
-    """The rows of `Dialect.routes`."""
+    """The rows of `Dialect.routes`. A suffix may name the prefix, so that nothing else ends so."""
     return (
-        *(("POST", prefix + suffix, route) for suffix, route in posts),
+        *(("POST", prefix + suffix.removeprefix(prefix), route) for suffix, route in posts),
         *(("GET", path, READ) for path in reads),
         ("POST", prefix + "/anything/else", OTHER),
     )
