@@ -133,10 +133,12 @@ class Line:
         """Control has replied to these wants, whatever it gave."""
         for call_id in call_ids:
             ticket = self._tickets.get(call_id)
-            if ticket is not None:
-                ticket.answered = True
-                if ticket.expired:
-                    self._end(ticket, ticket.busy())
+            if ticket is None:  # control heard of it again, after its end: others would wait for it
+                self._send(Unwant(call_id))
+                continue
+            ticket.answered = True
+            if ticket.expired:
+                self._end(ticket, ticket.busy())
 
     def end_answered(self, result: HoldResult) -> None:
         """Control can give these calls no more than it has."""

@@ -362,6 +362,13 @@ async def test_without_patience_a_call_still_waits_for_controls_answer():
     assert (await bench.result("b")).kind == "busy"
 
 
+async def test_an_answer_about_a_call_that_has_ended_ends_it_in_control_too():
+    """Its want was repeated on the way; the calls behind it would wait for nobody."""
+    bench = Bench()
+    bench.grant(1000, answered=["a"])
+    assert bench.messages() == [Unwant(b"a".ljust(16))]
+
+
 async def test_no_answer_means_an_outage():
     bench = Bench(a_budget(limit=1000, period="total", hold_wait_ms=0))
     bench.begin("a", 10)
