@@ -34,8 +34,12 @@ def tables(config: Config) -> list[TableInfo]:
 
 
 def open_table(config: Config, table_id: str = "", day: str = "") -> PriceTable:
-    """The table named, or the one in effect on a day (today). Raises TableError."""
-    info = choose_table(tables(config), day or today(), table_id)
+    """The table named, or the one in effect on a day (today); of days before there was a table,
+    the first one tells by the dates of its prices. Raises TableError."""
+    known = tables(config)
+    if day:
+        day = max(day, min((info.effective_from for info in known), default=day))
+    info = choose_table(known, day or today(), table_id)
     return PriceTable.open(info.path, info.sha256)
 
 

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from pricing.book import PriceBook
+from pricing.names import priced_as, provider_names
 from pricing.price import Price
 from pricing.sources.merge import PROVENANCE, Entries
 
@@ -22,10 +23,11 @@ Row = dict[str, Any]
 
 
 def price_rows(book: PriceBook, provider: str, model: str, day: str) -> Iterator[Row]:
-    """A model goes by any name that leads to it: a version of one is found by its own name."""
+    """Provider and model go by any name that leads to them: a version of a model by its own."""
+    provider, model = priced_as(provider, model)
     seen = set()
     for entry_provider, entry_model, _ in book.table.items():
-        if fnmatchcase(entry_provider, provider):
+        if any(fnmatchcase(name, provider) for name in provider_names(entry_provider)):
             name = entry_model if fnmatchcase(entry_model, model) else model
             price = book.quote(entry_provider, name)
             if price is not None and price.key not in seen:

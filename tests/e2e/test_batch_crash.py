@@ -50,23 +50,28 @@ def test_killed_between_each_of_its_steps(
     tmp_path: Path, provider: BatchProvider, kill: Callable[[Serving], None]
 ) -> None:
     with Serving(tmp_path, provider.server.url) as serving:
-        file = sdk_of(serving).files.create(file=("in.jsonl", REQUESTS), purpose="batch")
+        with sdk_of(serving) as sdk:
+            file = sdk.files.create(file=("in.jsonl", REQUESTS), purpose="batch")
         kill(serving)
-        batch = sdk_of(serving).batches.create(
-            input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
-        )
+        with sdk_of(serving) as sdk:
+            batch = sdk.batches.create(
+                input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+            )
         kill(serving)
         (row,) = serving.wait_rows(1)
         assert (row["ending"], row["cost_usd"]) == ("open", row["hold_usd"])
         provider.output = ANSWERS
         provider.finish()
-        assert sdk_of(serving).batches.retrieve(batch.id).output_file_id == "file-out"
+        with sdk_of(serving) as sdk:
+            assert sdk.batches.retrieve(batch.id).output_file_id == "file-out"
         kill(serving)
-        assert sdk_of(serving).files.content("file-out").content == ANSWERS
+        with sdk_of(serving) as sdk:
+            assert sdk.files.content("file-out").content == ANSWERS
         kill(serving)
         rows = serving.wait_rows(2)
-        sdk_of(serving).files.content("file-out")  # told again, to other processes
-        sdk_of(serving).batches.retrieve(batch.id)
+        with sdk_of(serving) as sdk:
+            sdk.files.content("file-out")  # told again, to other processes
+            sdk.batches.retrieve(batch.id)
         assert serving.stop() == 0
         rows = serving.rows()
         assert endings(rows) == ["complete", "open"]

@@ -87,8 +87,24 @@ def test_show_a_day_a_version_and_a_team(tmp_path: Path) -> None:
     assert long not in shown(*sonnet)["entry"]
     past = shown(*sonnet, "--at", "2026-11-21")
     assert past["input_usd"] == "3"
+    # Claude 4.6 Opus: until 13 March 2026 prompts above 200,000 tokens cost twice as much.
+    opus = shown("claude-4-6-opus", "--provider", "anthropic", "--at", "2026-03-12")
+    assert (opus["input_usd"], opus["entry"][long]) == ("5", "0.00001")
+    assert long not in shown("claude-4-6-opus", "--provider", "anthropic")["entry"]
     result = tollkeeper.run("prices", "show", *sonnet, "--at", "then")
     assert (result.exit_code, result.stdout) == (2, "")
+
+
+def test_show_by_any_name_of_a_provider(tollkeeper: Tollkeeper) -> None:
+    def keys(model: str, provider: str) -> list[str]:
+        told = tollkeeper.ok("prices", "show", model, "--provider", provider, "--format", "json")
+        return [f"{row['provider']}/{row['model']}" for row in json.loads(told)]
+
+    llama = "meta-llama/Llama-3.3-70B-Instruct-Turbo"
+    assert keys(llama, "together") == keys(llama, "together*") == [f"together_ai/{llama}"]
+    gpt_oss = "openai/gpt-oss-120b"
+    assert keys(f"{gpt_oss}:groq", "huggingface") == [f"huggingface_groq/{gpt_oss}"]
+    assert len(keys(gpt_oss, "huggingface")) > 2
 
 
 def test_disagreements(tollkeeper: Tollkeeper) -> None:
