@@ -34,7 +34,7 @@ class Postgres:
     SETTINGS = (
         "-c listen_addresses= -c fsync=off -c synchronous_commit=off -c full_page_writes=off "
         "-c max_connections=60 -c shared_buffers=16MB -c dynamic_shared_memory_type=mmap "
-        "-c log_min_messages=fatal"
+        "-c log_min_messages=fatal -c jit=off -c autovacuum=off"
     )
 
     def __init__(self, binaries: Path) -> None:
