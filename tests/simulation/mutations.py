@@ -270,7 +270,7 @@ MUTATIONS = {
         "a restarted control goes on with its predecessor's lease",
         inherit_lease,
         _ONE | {"workers": 2} | _faults("kill_control", "kill_worker", "hang_ups"),
-        first_seed=12,
+        first_seed=10,
     ),
     "adopt_without_lock": Mutation(
         "a worker whose connection is gone is taken for dead",
@@ -302,7 +302,7 @@ MUTATIONS = {
         "after a commit of unknown outcome rows are read without their locks",
         unlocked_reread,
         _TWO | {"calls": 32, "flush_ms": 20} | _faults("in_doubt"),
-        first_seed=30,
+        first_seed=25,
     ),
     "sqlite_normal": Mutation(
         "a commit does not survive a power cut, and segments it passed are deleted",
@@ -320,7 +320,7 @@ MUTATIONS = {
         _TWO
         | {"sync": "os", "calls": 40, "flush_ms": 400}
         | _faults("power_loss", "database_slow"),
-        first_seed=70,
+        first_seed=77,
     ),
     "forward_before_journal": Mutation(
         "a request is forwarded before its hold is appended",
