@@ -331,11 +331,13 @@ MUTATIONS = {
         "money of a settled hold is free before the settlement is appended",
         reuse_before_append,
         _ONE | _faults("kill_worker"),
+        first_seed=4,
     ),
     "reply_before_settlement": Mutation(
         "the client has its reply before the settlement is appended",
         reply_before_settlement,
         _ONE | _faults("kill_worker"),
+        first_seed=4,
     ),
     "window_at_settle": Mutation(
         "a call is charged to the windows of its end, not to those it held",
@@ -356,7 +358,7 @@ MUTATIONS = {
         "a lease in doubt commits after its epoch was closed",
         lease_after_close,
         _ONE | _faults("in_doubt", "kill_control", "kill_host"),
-        first_seed=59,
+        first_seed=4,
     ),
     "no_tickets": Mutation(
         "near the end everybody leases and hands back at once, in no order",
