@@ -34,7 +34,7 @@ class Postgres:
     SETTINGS = (
         "-c listen_addresses= -c fsync=off -c synchronous_commit=off -c full_page_writes=off "
         "-c max_connections=60 -c shared_buffers=16MB -c dynamic_shared_memory_type=mmap "
-        "-c log_min_messages=fatal"
+        "-c log_min_messages=fatal -c jit=off -c autovacuum=off"
     )
 
     def __init__(self, binaries: Path) -> None:
@@ -135,14 +135,16 @@ class EmptiedDatabases:
     """Databases like a template, emptied and used again: that takes a hundredth of making one."""
 
     TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
-    SEQUENCES = "SELECT sequencename FROM pg_sequences WHERE schemaname = 'public' ORDER BY 1"
-    SHAPE = """SELECT md5(string_agg(line, E'\\n' ORDER BY line)) FROM (
-        SELECT format('%s %s %s %s', c.relname, a.attname, a.atttypid, a.attnotnull) AS line
-        FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
-        WHERE c.relnamespace = 'public'::regnamespace AND a.attnum > 0
-        UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'
-        UNION ALL SELECT conname || pg_get_constraintdef(oid) FROM pg_constraint
-        WHERE connamespace = 'public'::regnamespace) AS lines"""
+    SEQUENCES = """SELECT sequencename, start_value FROM pg_sequences
+        WHERE schemaname = 'public' ORDER BY 1"""
+    # A copy of a template has its very catalog; whatever alters a table writes a row of it anew.
+    SHAPE = """SELECT array[
+        (SELECT md5(string_agg(format('%s %s', oid, xmin), ' ' ORDER BY oid)) FROM pg_class
+         WHERE relnamespace = 'public'::regnamespace),
+        (SELECT md5(string_agg(format('%s %s', oid, xmin), ' ' ORDER BY oid)) FROM pg_constraint
+         WHERE connamespace = 'public'::regnamespace),
+        (SELECT md5(string_agg(format('%s %s', attrelid, xmin), ' ' ORDER BY attrelid, attnum))
+         FROM pg_attribute WHERE attrelid >= 16384)]"""
     OTHERS_OUT = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid()"""
 
@@ -151,7 +153,9 @@ class EmptiedDatabases:
         self._template = template
         self._free: list[str] = []
         self._made = 0
-        self._shape = ""
+        self._shape: list[str] = []
+        self._tables: list[str] = []
+        self._sequences: list[tuple[str, int]] = []
         self._rows: dict[str, str] = {}  # of the template, as JSON, by table
 
     def take(self) -> str:
@@ -176,7 +180,9 @@ class EmptiedDatabases:
     async def _learn(self, name: str) -> None:
         connection = await self._server.connect(name)
         self._shape = await connection.fetchval(self.SHAPE)
-        for (table,) in await connection.fetch(self.TABLES):
+        self._tables = [table for (table,) in await connection.fetch(self.TABLES)]
+        self._sequences = [tuple(each) for each in await connection.fetch(self.SEQUENCES)]
+        for table in self._tables:
             rows = await connection.fetchval(f"SELECT json_agg(t)::text FROM {table} AS t")
             if rows is not None:
                 self._rows[table] = rows
@@ -188,12 +194,12 @@ class EmptiedDatabases:
             await connection.execute(self.OTHERS_OUT)
             if await connection.fetchval(self.SHAPE) != self._shape:
                 return False
-            tables = [table for (table,) in await connection.fetch(self.TABLES)]
-            sequences = [each for (each,) in await connection.fetch(self.SEQUENCES)]
             await connection.execute(
                 "SET session_replication_role = replica;"  # foreign keys do not matter here
-                + "".join(f"DELETE FROM {table};" for table in tables)
-                + "".join(f"ALTER SEQUENCE {each} RESTART;" for each in sequences)
+                + "".join(f"DELETE FROM {table};" for table in self._tables)
+                + "".join(
+                    f"SELECT setval('{name}', {start}, false);" for name, start in self._sequences
+                )
             )
             for table, rows in self._rows.items():
                 await connection.execute(

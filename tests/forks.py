@@ -4,8 +4,10 @@ second of CPU time on imports each. What they do after that is what they do else
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from multiprocessing import get_context
 from pathlib import Path
@@ -55,6 +57,21 @@ class Tollkeeper:
         if code is None:
             raise subprocess.TimeoutExpired(self.args, timeout or 0)
         return code
+
+
+def run(
+    arguments: Sequence[str], directory: Path, timeout_s: float = 60.0
+) -> subprocess.CompletedProcess[str]:
+    """`tollkeeper ARGUMENTS` to its end. Raises subprocess.TimeoutExpired."""
+    with tempfile.TemporaryDirectory() as written:
+        out, err = Path(written, "out"), Path(written, "err")
+        command = Tollkeeper(arguments, directory, out, err)
+        try:
+            code = command.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(command.pid, signal.SIGKILL)
+            raise
+        return subprocess.CompletedProcess(command.args, code, out.read_text(), err.read_text())
 
 
 def _run(

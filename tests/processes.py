@@ -16,7 +16,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
@@ -25,7 +24,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from tests.databases import query
-from tests.forks import Tollkeeper
+from tests.forks import Tollkeeper, run
 from tests.source_code import ROOT
 
 T = TypeVar("T")
@@ -303,11 +302,7 @@ class Serving:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A command beside the running proxy."""
-        with tempfile.TemporaryDirectory() as written:
-            out, err = Path(written, "out"), Path(written, "err")
-            command = Tollkeeper(self._arguments(*arguments), self.directory, out, err)
-            code = command.wait(COMMAND_S)
-            return subprocess.CompletedProcess(command.args, code, out.read_text(), err.read_text())
+        return run(self._arguments(*arguments), self.directory, COMMAND_S)
 
     def output(self, *arguments: str) -> str:
         """stdout of a command that succeeds."""

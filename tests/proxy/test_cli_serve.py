@@ -1,15 +1,15 @@
 """`serve` as a process: what stops its start says so in one line, quickly."""
 
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from proxy.demo.proxy_process import free_port
+from tests.forks import run
+from tests.source_code import ROOT
 
-ROOT = Path(__file__).parents[2]
 START_S_MAX = 20
 
 
@@ -19,14 +19,7 @@ def serve(directory: Path, extra: str) -> subprocess.CompletedProcess[str]:
         "providers: {openai: {base_url: 'http://127.0.0.1:9'}}\n"
         f"server: {{port: {free_port()}}}\nadmin: {{port: {free_port()}}}\n{extra}\n"
     )
-    return subprocess.run(
-        [sys.executable, "-m", "proxy", "--config", str(path), "serve"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=START_S_MAX,
-        check=False,
-    )
+    return run(["--config", str(path), "serve"], ROOT, START_S_MAX)
 
 
 @pytest.mark.parametrize(

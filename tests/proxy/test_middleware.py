@@ -15,6 +15,7 @@ from proxy.middleware import CutReplies, check, stack
 from proxy.wire import MiddlewareEntry, MiddlewareSet
 from tests.e2e.shapes import CHAT, CHAT_STREAM, MESSAGES, Shape
 from tests.e2e.stage import Stage, credential, error_of
+from tests.forks import run
 from tests.harness import a_config
 from tests.replay import ReplayServer, json_reply
 from tests.source_code import ROOT
@@ -200,23 +201,13 @@ def test_one_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         create_app(a_config(tmp_path, "http://127.0.0.1:9", middleware=[{"path": path}]))
 
 
-def run_command(config: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "proxy", "--config", str(config), *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
-
-
 def test_serve_says_it_in_one_line_and_does_not_start(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(
         "providers: {ollama: {}}\nmiddleware: [{path: 'no_such_module:X'}]\n"
         "server: {port: 0}\nadmin: {port: 0}\n"
     )
-    command = [sys.executable, "-m", "proxy", "--config", str(config), "serve"]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = run(["--config", str(config), "serve"], tmp_path)
     assert done.returncode == 2
     assert done.stderr.count("no_such_module") >= 1
     assert len(done.stderr.strip().splitlines()) == 1
@@ -231,19 +222,7 @@ def test_check_tells_of_it(tmp_path: Path) -> None:
         "providers: {ollama: {middleware: [{path: 'mine:bad'}]}}\n"
         "middleware: [{path: 'mine:good'}]\n"
     )
-    command = [
-        sys.executable,
-        "-m",
-        "proxy",
-        "--config",
-        str(config),
-        "check",
-        "--format",
-        "ndjson",
-    ]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = run(["--config", str(config), "check", "--format", "ndjson"], tmp_path)
     assert done.returncode == 1
     lines = [line for line in done.stdout.splitlines() if '"middleware"' in line]
     assert ['"ok"' in line for line in lines] == [True, False]

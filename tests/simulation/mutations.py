@@ -270,7 +270,7 @@ MUTATIONS = {
         "a restarted control goes on with its predecessor's lease",
         inherit_lease,
         _ONE | {"workers": 2} | _faults("kill_control", "kill_worker", "hang_ups"),
-        first_seed=12,
+        first_seed=10,
     ),
     "adopt_without_lock": Mutation(
         "a worker whose connection is gone is taken for dead",
@@ -302,7 +302,7 @@ MUTATIONS = {
         "after a commit of unknown outcome rows are read without their locks",
         unlocked_reread,
         _TWO | {"calls": 32, "flush_ms": 20} | _faults("in_doubt"),
-        first_seed=30,
+        first_seed=25,
     ),
     "sqlite_normal": Mutation(
         "a commit does not survive a power cut, and segments it passed are deleted",
@@ -320,7 +320,7 @@ MUTATIONS = {
         _TWO
         | {"sync": "os", "calls": 40, "flush_ms": 400}
         | _faults("power_loss", "database_slow"),
-        first_seed=70,
+        first_seed=77,
     ),
     "forward_before_journal": Mutation(
         "a request is forwarded before its hold is appended",
@@ -331,11 +331,13 @@ MUTATIONS = {
         "money of a settled hold is free before the settlement is appended",
         reuse_before_append,
         _ONE | _faults("kill_worker"),
+        first_seed=4,
     ),
     "reply_before_settlement": Mutation(
         "the client has its reply before the settlement is appended",
         reply_before_settlement,
         _ONE | _faults("kill_worker"),
+        first_seed=4,
     ),
     "window_at_settle": Mutation(
         "a call is charged to the windows of its end, not to those it held",
@@ -356,7 +358,7 @@ MUTATIONS = {
         "a lease in doubt commits after its epoch was closed",
         lease_after_close,
         _ONE | _faults("in_doubt", "kill_control", "kill_host"),
-        first_seed=59,
+        first_seed=4,
     ),
     "no_tickets": Mutation(
         "near the end everybody leases and hands back at once, in no order",
