@@ -17,6 +17,7 @@ from sqlalchemy import Connection, insert, select
 from db.engine import open_engine
 from db.ledger_rollups import fold_day
 from db.ledger_rows import COLUMNS, ROLLUP_COLUMNS, Row, rollups
+from db.ledger_tags import fold_tags
 from db.models import (
     Alert,
     ApiKey,
@@ -76,6 +77,8 @@ async def make(url: str, directory: Path, rows: int, days: int) -> None:
         await copy(url, CostAnalytics.__tablename__, ROLLUP_COLUMNS, rollups(hours, "bench"))
     await transactions.run(_alerts)
     while await transactions.run(lambda connection: fold_day(connection, NOW_MS)) is not None:
+        pass
+    while await transactions.run(lambda connection: fold_tags(connection, NOW_MS)):
         pass
     await control.stop()
     engine = open_engine(url)

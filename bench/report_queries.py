@@ -30,7 +30,7 @@ from sqlalchemy import Engine, event
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from db.engine import open_engine, reader
-from db.models import CostAnalytics, CostDay, UsageCost
+from db.models import CostAnalytics, CostDay, TagDay, TagHour, UsageCost
 from proxy.cli_explain import explain_call
 from proxy.control.admin import admin_app
 from proxy.control.control import Control
@@ -39,7 +39,7 @@ from proxy.control.report_focus import focus
 from proxy.control.reporting import Question, answer
 from tests.databases import Postgres, find_postgres
 
-LARGE = tuple(model.__tablename__ for model in (UsageCost, CostAnalytics, CostDay))
+LARGE = tuple(model.__tablename__ for model in (UsageCost, CostAnalytics, CostDay, TagHour, TagDay))
 
 Ask = Callable[[Any], Awaitable[Any]]
 Run = Callable[[], Awaitable[None]]
@@ -102,9 +102,15 @@ PAGES = (
     "?period=30d&by=user", "?period=30d&by=provider", "?period=30d&by=organization",
     "?period=30d&timezone=Europe/Berlin", "?period=30d&by=key&timezone=America/New_York",
     "?period=30d&by=model&timezone=Asia/Tokyo", "?period=90d", "?period=90d&timezone=Asia/Tokyo",
+    "?period=30d&timezone=Asia/Kolkata", "?period=30d&by=model&timezone=Asia/Kathmandu",
+    "?period=today&timezone=Asia/Kolkata", "?period=30d&by=tag&tag=feature",
+    "?period=30d&by=tag&tag=feature&timezone=Europe/Berlin",
+    "?period=30d&by=tag&tag=feature&timezone=Asia/Tokyo",
+    "?period=30d&by=tag&tag=feature&timezone=Asia/Kolkata",
+    "?period=30d&by=tag&tag=feature&team=acme/team-3", "?period=30d&tag:feature=feature-3",
     "?period=month", "?period=30d&team=acme/team-3&by=model", "?period=30d&key=key-7&by=model",
     "/outlook?period=30d", "/outlook?timezone=Asia/Tokyo", "/outlook?team=acme/team-3",
-    "/budgets", "/budgets/2", "/budgets/2/projection", "/budgets/11", "/budgets/11/projection",
+    "/outlook?timezone=Asia/Kolkata", "/budgets", "/budgets/2", "/budgets/2/projection", "/budgets/11", "/budgets/11/projection",
     "/calls", "/calls?team=acme/team-3", "/calls?key=key-7", "/calls?user=user-7",
     "/calls?provider=openai", "/calls?model=model-3", f"/calls?before={NOW_MS - 10**9}",
     "/calls/ID", "/refusals", "/keys", "/prices", "/alerts", "/audit",
@@ -123,14 +129,16 @@ REPORTS: dict[str, Ask] = {
         c, Question(("team",), granularity="week", trend=True), NOW_MS
     ),
     "--format focus --since 2026-11-01": lambda c: focus(c, Question((), "2026-11-01"), NOW_MS),
+    "--by tag:feature --since 30d": lambda c: answer(c, Question(("tag:feature",), "30d"), NOW_MS),
+    "--by team --granularity day --timezone Asia/Kolkata --since 30d": lambda c: answer(
+        c, Question(("team",), "30d", granularity="day", timezone="Asia/Kolkata"), NOW_MS
+    ),
     "forecast --by team": lambda c: period_end(c, Outlook(by=("team",)), NOW_MS),
 }
 FROM_ROWS: dict[str, Ask] = {
     "--by route --since 30d": lambda c: answer(c, Question(("route",), "30d"), NOW_MS),
-    "--by tag:feature --since 7d": lambda c: answer(c, Question(("tag:feature",), "7d"), NOW_MS),
-    "--by tag:feature --since 30d": lambda c: answer(c, Question(("tag:feature",), "30d"), NOW_MS),
-    "--by team --granularity day --timezone Asia/Kolkata --since 30d": lambda c: answer(
-        c, Question(("team",), "30d", granularity="day", timezone="Asia/Kolkata"), NOW_MS
+    "--by tag:feature,model --since 30d": lambda c: answer(
+        c, Question(("tag:feature", "model"), "30d"), NOW_MS
     ),
 }
 

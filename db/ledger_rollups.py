@@ -6,10 +6,10 @@ SQLite has one writer at a time; on PostgreSQL a fold waits for everybody who ha
 rollups, and who comes later sees that it was made. So it does not matter when a day is folded.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Integer, String, cast, func, insert, literal_column, select, text
+from sqlalchemy import Connection, Integer, String, cast, func, insert, literal_column, select
 
 from db.ledger_rows import (
     DAY_COLUMNS,
@@ -20,8 +20,9 @@ from db.ledger_rows import (
     day_rollups,
     rollups,
 )
+from db.ledger_tags import add_late
 from db.models import CostAnalytics, CostDay, FoldedDay
-from db.partitions import LOCK_TIMEOUT
+from db.rollup_lock import lock_rollups
 from db.statements import LAST_FOLDED, UPSERT_DAYS, UPSERT_ROLLUPS, table_of
 
 MS_PER_DAY = 86_400_000
@@ -30,13 +31,15 @@ _HOURS = table_of(CostAnalytics)
 _DAYS = table_of(CostDay)
 
 
-def roll_up(connection: Connection, rows: Iterable[Row], host_id: str, calls: int = 1) -> None:
-    """Add inserted rows to their hours, and to their days where these are folded."""
+def roll_up(connection: Connection, rows: Sequence[Row], host_id: str, calls: int = 1) -> None:
+    """Add inserted rows to their hours, and to their days where these are folded; to those of
+    their tags where these are."""
     hourly = rollups(rows, host_id, calls)
     UPSERT_ROLLUPS.many(connection, hourly)
     late = day_rollups(hourly, folded_until(connection))
     if late:
         UPSERT_DAYS.many(connection, late)
+    add_late(connection, rows, calls)
 
 
 def folded_until(connection: Connection) -> int:
@@ -51,9 +54,7 @@ def fold_day(connection: Connection, now_ms: int) -> int | None:
     until = (now_ms - REST_MS) // MS_PER_DAY
     if _next_day(connection, until) is None:
         return None
-    if connection.dialect.name == "postgresql":
-        connection.execute(text(LOCK_TIMEOUT))
-        connection.exec_driver_sql(f"LOCK TABLE {_HOURS.name} IN SHARE ROW EXCLUSIVE MODE")
+    lock_rollups(connection)
     day = _next_day(connection, until)  # another host may have been faster
     if day is not None:
         connection.execute(insert(_DAYS).from_select(DAY_COLUMNS, _sums_of(day)))

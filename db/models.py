@@ -47,6 +47,7 @@ from db.models_ledger import (
     Raise,
     Window,
 )
+from db.models_tags import TagDay, TagFold, TagHour, TagName
 
 __all__ = [
     "Alert",
@@ -80,6 +81,10 @@ __all__ = [
     "Repricing",
     "Retention",
     "Revision",
+    "TagDay",
+    "TagFold",
+    "TagHour",
+    "TagName",
     "Team",
     "TeamBudget",
     "UsageCost",

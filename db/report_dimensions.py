@@ -4,12 +4,20 @@ from collections.abc import Container, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Integer, case, func, literal_column
+from sqlalchemy import ColumnElement, Integer, String, case, cast, func, literal_column, null
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.errors import ReportError
 from db.journal_records import CUSTOMER_TAG
-from db.models import CostAnalytics, CostDay, ModelCost, PriceVersion, UsageCost
+from db.models import (
+    CostAnalytics,
+    CostDay,
+    ModelCost,
+    PriceVersion,
+    TagDay,
+    TagHour,
+    UsageCost,
+)
 from db.paths import PATHS
 
 HOUR_MS = 3_600_000
@@ -21,6 +29,7 @@ PLAIN = ("provider", "model", "route", "ending")
 DIMENSIONS = (*PATHS, CUSTOMER, *PLAIN, *TIMES, "price_version")
 IN_ROLLUPS = frozenset((*PATHS, "provider", "model", *TIMES))
 IN_DAYS = IN_ROLLUPS - {"hour"}
+IN_TAGS = frozenset(("organization", "team", "project", *TIMES))  # beside one tag
 IDS_PER_QUERY = 1_000
 
 TOKENS = (
@@ -63,6 +72,29 @@ DAYS = Source(
     func.sum(CostDay.calls),
     func.sum(CostDay.adjusted_nano),
 )
+TAG_HOURS = Source(
+    TagHour.__table__,
+    TagHour.__table__.c.hour,
+    HOUR_MS,
+    func.sum(TagHour.calls),
+    func.sum(TagHour.adjusted_nano),
+)
+TAG_DAYS = Source(
+    TagDay.__table__,
+    TagDay.__table__.c.day,
+    DAY_MS,
+    func.sum(TagDay.calls),
+    func.sum(TagDay.adjusted_nano),
+)
+OF_DAYS = (DAYS, TAG_DAYS)
+OF_TAGS = (TAG_HOURS, TAG_DAYS)
+
+
+def tag_of(dimension: str) -> str:
+    """The tag's name; "": the dimension is none."""
+    if dimension == CUSTOMER:
+        return CUSTOMER_TAG
+    return dimension.removeprefix(TAG) if dimension.startswith(TAG) else ""
 
 
 def check_dimensions(names: Iterable[str]) -> None:
@@ -84,13 +116,21 @@ def expression(source: Source, dimension: str) -> ColumnElement[Any]:
         return source.time // literal_column(str(length_ms // source.unit_ms), Integer)
     if dimension == "price_version":
         return PriceVersion.__table__.c.version
-    if dimension == CUSTOMER:
-        return expression(source, TAG + CUSTOMER_TAG)
-    if dimension.startswith(TAG):
-        tag: ColumnElement[Any] = source.table.c.tags[dimension.removeprefix(TAG)].as_string()
-        return tag
+    if tag_of(dimension):
+        return _tag(source, tag_of(dimension))
     plain: ColumnElement[Any] = source.table.c[dimension]
     return plain
+
+
+def _tag(source: Source, name: str) -> ColumnElement[Any]:
+    """Rollups that are not of tags are of calls without, whatever these have."""
+    if source in OF_TAGS:
+        value: ColumnElement[Any] = source.table.c.value
+    elif source is ROWS:
+        value = source.table.c.tags[name].as_string()
+    else:
+        value = cast(null(), String)
+    return value
 
 
 def from_clause(source: Source, dimensions: Container[str]) -> Any:

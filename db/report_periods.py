@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import ColumnElement, Integer, case, literal_column
 
 from db.errors import ReportError
-from db.report_dimensions import DAY_MS, DAYS, HOUR_MS, Source
+from db.report_dimensions import DAY_MS, HOUR_MS, OF_DAYS, Source
 
 GRANULARITIES = ("hour", "day", "week", "month")
 PERIODS_MAX = 10_000  # 416 days of hours, 27 years of days
@@ -86,7 +86,7 @@ class Periods:
         time, unit = source.time, source.unit_ms
         if unit > SECOND_MS:
             time, unit = time * _integer(unit // SECOND_MS), SECOND_MS
-        if source is DAYS:
+        if source in OF_DAYS:
             time += _integer(NOON_S)
 
         def number(run: _Run) -> ColumnElement[Any]:

@@ -9,7 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.errors import ReportError
 from db.ledger_rollups import folded_until
+from db.ledger_tags import read_fold, rolled_up
 from db.report_dimensions import (
+    IN_ROLLUPS,
+    IN_TAGS,
     ROLLUPS,
     ROWS,
     TIMES,
@@ -20,9 +23,10 @@ from db.report_dimensions import (
     expression,
     from_clause,
     labels,
+    tag_of,
 )
 from db.report_filters import Filters, Within
-from db.report_parts import Part, parts_of
+from db.report_parts import Folded, Part, parts_of, split_tag
 from db.report_periods import Periods
 from db.retention import require_rows
 from pricing.money import usd_from_nano
@@ -81,19 +85,48 @@ async def sums(
     check_dimensions(by)
     dimensions = {*by, *filters.where}
     found: Sums = {}
-    folded = await connection.run_sync(folded_until)
-    for part in parts_of(dimensions, filters, periods, folded):
+    parts = parts_of(dimensions, filters, periods, await _folded(connection, dimensions))
+    for part in parts:
         if part.source is ROWS:
             await require_rows(connection, part.since_ms, "this report")
         query = await _sums_query(connection, by, part, filters, periods, only)
         rows = (await connection.execute(query.limit(GROUPS_MAX + 1))).all()
-        for key, values in _keyed(rows, part, periods):
+        keyed = _keyed(rows, part, periods)
+        for key, values in _untagged(keyed, by, part) if part.moves else keyed:
             _add(found, key, values)
         if max(len(rows), len(found)) > GROUPS_MAX:
             raise ReportError(f"more than {GROUPS_MAX} groups: ask for less time or dimensions")
-    if periods is not None:  # what was moved leaves groups of nothing behind
+    if any(part.hours or part.edges or part.moves for part in parts):  # leaves groups of nothing
         found = {key: values for key, values in found.items() if any(values)}
     return await _with_labels(connection, by, found)
+
+
+async def in_rollups(connection: AsyncConnection, dimensions: Collection[str]) -> bool:
+    """Whether rollups have these together: else a report by them reads every call."""
+    tag, others = split_tag(dimensions)
+    if not tag:
+        return IN_ROLLUPS.issuperset(dimensions)
+    return IN_TAGS.issuperset(others) and await connection.run_sync(rolled_up, tag)
+
+
+async def _folded(connection: AsyncConnection, dimensions: Collection[str]) -> Folded:
+    until_day = await connection.run_sync(folded_until)
+    tag, _ = split_tag(dimensions)
+    if not tag or not await connection.run_sync(rolled_up, tag):
+        return Folded(until_day)
+    return Folded(until_day, *await connection.run_sync(read_fold))
+
+
+def _untagged(
+    keyed: Iterable[tuple[tuple[Any, ...], list[int]]], by: Sequence[str], part: Part
+) -> Iterator[tuple[tuple[Any, ...], list[int]]]:
+    """They are no calls without the tag any more."""
+    place = [tag_of(name) for name in by].index(part.tag) - len(by)
+    for key, values in keyed:
+        yield key, values
+        without = list(key)
+        without[place] = None
+        yield tuple(without), [-value for value in values]
 
 
 def _keyed(
@@ -138,7 +171,7 @@ async def _sums_query(
     return (
         select(*columns, *wanted)
         .select_from(_from(part, {*by, *filters.where}))
-        .where(*await conditions(connection, source, part_filters), *_of_hours(part))
+        .where(*await conditions(connection, source, part_filters), *_of_part(part))
         .group_by(*(each.name for each in columns))
     )
 
@@ -155,10 +188,13 @@ def _from(part: Part, dimensions: Collection[str]) -> Any:
     return edges.join(table, and_(time >= edges.c.low, time < edges.c.high))
 
 
-def _of_hours(part: Part) -> list[Any]:
-    """Written out: there may be more than a statement takes as parameters."""
-    hours: Any = bindparam("hours", part.hours, expanding=True, literal_execute=True)
-    return [part.source.time.in_(hours)] if part.hours else []
+def _of_part(part: Part) -> list[Any]:
+    """Hours are written out: there may be more than a statement takes as parameters."""
+    found: list[Any] = [part.source.table.c.tag == part.tag] if part.tag else []
+    if part.hours:
+        hours: Any = bindparam("hours", part.hours, expanding=True, literal_execute=True)
+        found.append(part.source.time.in_(hours))
+    return found
 
 
 async def time_span(connection: AsyncConnection) -> tuple[int, int] | None:

@@ -123,7 +123,7 @@ def insert_costs_returning(connection: Connection, rows: list[Row]) -> set[bytes
     return set(result.scalars())
 
 
-def _upsert(table: Table, columns: tuple[str, ...]) -> Callable[[Any], Any]:
+def upsert(table: Table, columns: tuple[str, ...]) -> Callable[[Any], Any]:
     """Of rollups: what is there already grows."""
 
     def build(module: Any) -> Any:
@@ -135,8 +135,8 @@ def _upsert(table: Table, columns: tuple[str, ...]) -> Callable[[Any], Any]:
 
 
 INSERT_COSTS = Statement(_insert_costs, COLUMNS)
-UPSERT_ROLLUPS = Statement(_upsert(table_of(CostAnalytics), ROLLUP_COLUMNS), ROLLUP_COLUMNS)
-UPSERT_DAYS = Statement(_upsert(table_of(CostDay), DAY_COLUMNS), DAY_COLUMNS)
+UPSERT_ROLLUPS = Statement(upsert(table_of(CostAnalytics), ROLLUP_COLUMNS), ROLLUP_COLUMNS)
+UPSERT_DAYS = Statement(upsert(table_of(CostDay), DAY_COLUMNS), DAY_COLUMNS)
 LAST_FOLDED = Statement(lambda _: select(func.max(table_of(FoldedDay).c.day)), ())
 
 ADVANCE_OFFSET = Statement(

@@ -19,6 +19,7 @@ from db.verify_journals import check_journals
 from db.verify_money import check_epochs, check_leases, check_references, check_rows, check_windows
 from db.verify_objects import check_objects
 from db.verify_rollups import check_days, check_rollups
+from db.verify_tags import check_tags
 from db.verify_types import Finding
 
 __all__ = ["FINDINGS_MAX", "Finding", "verify"]
@@ -53,6 +54,7 @@ async def verify(
             check_rows,
             check_rollups,
             check_days,
+            check_tags,
             lambda c: check_costs(c, lambda done: progress(done, total)),
             check_corrections,
             check_adjustments,

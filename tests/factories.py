@@ -1,6 +1,7 @@
 """Test data with defaults, so that a test names only what it is about."""
 
 import itertools
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -247,6 +248,9 @@ def a_budget(**fields: object) -> BudgetEntry:
 
 def roll_up(connection: Connection, *rows: dict[str, Any]) -> None:
     """Rows in the rollups, as the ledger of one more host puts them there."""
+    rows = tuple(
+        row | {"tags": json.dumps(row["tags"]) if row["tags"] is not None else None} for row in rows
+    )
     calls = [tuple(row[name] for name in COLUMNS) for row in rows if row["adjusts"] is None]
     corrections = [tuple(row[name] for name in COLUMNS) for row in rows if row["adjusts"]]
     for group, count in ((calls, 1), (corrections, 0)):

@@ -381,6 +381,63 @@ CREATE TABLE ai_revisions (
 	CONSTRAINT pk_ai_revisions PRIMARY KEY (id)
 );
 INSERT INTO "ai_revisions" VALUES(1,1);
+CREATE TABLE ai_tag_days (
+	shard VARCHAR(512) NOT NULL,
+	tag VARCHAR(128) NOT NULL,
+	value VARCHAR(128) NOT NULL,
+	organization_id INTEGER NOT NULL,
+	team_id INTEGER NOT NULL,
+	project_id INTEGER,
+	calls BIGINT NOT NULL,
+	input_tokens BIGINT NOT NULL,
+	cache_read_tokens BIGINT NOT NULL,
+	cache_write_tokens BIGINT NOT NULL,
+	output_tokens BIGINT NOT NULL,
+	reasoning_tokens BIGINT NOT NULL,
+	cost_nano BIGINT NOT NULL,
+	adjusted_nano BIGINT NOT NULL,
+	provider_cost_nano BIGINT NOT NULL,
+	drift_nano BIGINT NOT NULL,
+	day BIGINT NOT NULL,
+	CONSTRAINT pk_ai_tag_days PRIMARY KEY (shard),
+	CONSTRAINT fk_ai_tag_days_organization_id FOREIGN KEY(organization_id) REFERENCES ai_organizations (id) ON DELETE RESTRICT,
+	CONSTRAINT fk_ai_tag_days_team_id FOREIGN KEY(team_id) REFERENCES ai_teams (id) ON DELETE RESTRICT,
+	CONSTRAINT fk_ai_tag_days_project_id FOREIGN KEY(project_id) REFERENCES ai_projects (id) ON DELETE RESTRICT
+);
+CREATE TABLE ai_tag_folds (
+	id INTEGER NOT NULL,
+	since_ms BIGINT NOT NULL,
+	until_ms BIGINT NOT NULL,
+	CONSTRAINT pk_ai_tag_folds PRIMARY KEY (id)
+);
+CREATE TABLE ai_tag_hours (
+	shard VARCHAR(512) NOT NULL,
+	tag VARCHAR(128) NOT NULL,
+	value VARCHAR(128) NOT NULL,
+	organization_id INTEGER NOT NULL,
+	team_id INTEGER NOT NULL,
+	project_id INTEGER,
+	calls BIGINT NOT NULL,
+	input_tokens BIGINT NOT NULL,
+	cache_read_tokens BIGINT NOT NULL,
+	cache_write_tokens BIGINT NOT NULL,
+	output_tokens BIGINT NOT NULL,
+	reasoning_tokens BIGINT NOT NULL,
+	cost_nano BIGINT NOT NULL,
+	adjusted_nano BIGINT NOT NULL,
+	provider_cost_nano BIGINT NOT NULL,
+	drift_nano BIGINT NOT NULL,
+	hour BIGINT NOT NULL,
+	CONSTRAINT pk_ai_tag_hours PRIMARY KEY (shard),
+	CONSTRAINT fk_ai_tag_hours_organization_id FOREIGN KEY(organization_id) REFERENCES ai_organizations (id) ON DELETE RESTRICT,
+	CONSTRAINT fk_ai_tag_hours_team_id FOREIGN KEY(team_id) REFERENCES ai_teams (id) ON DELETE RESTRICT,
+	CONSTRAINT fk_ai_tag_hours_project_id FOREIGN KEY(project_id) REFERENCES ai_projects (id) ON DELETE RESTRICT
+);
+CREATE TABLE ai_tag_names (
+	tag VARCHAR(128) NOT NULL,
+	wide BOOLEAN NOT NULL,
+	CONSTRAINT pk_ai_tag_names PRIMARY KEY (tag)
+);
 CREATE TABLE ai_team_budgets (
 	budget_id INTEGER NOT NULL,
 	team_id INTEGER NOT NULL,
@@ -468,7 +525,7 @@ CREATE TABLE alembic_version (
 	version_num VARCHAR(32) NOT NULL,
 	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO "alembic_version" VALUES('0009');
+INSERT INTO "alembic_version" VALUES('0010');
 CREATE INDEX ix_ai_budget_leases_epoch_id ON ai_budget_leases (epoch_id);
 CREATE INDEX ix_ai_journal_offsets_epoch_id ON ai_journal_offsets (epoch_id);
 CREATE INDEX ix_ai_usage_costs_adjusts ON ai_usage_costs (adjusts) WHERE adjusts IS NOT NULL;
@@ -483,3 +540,5 @@ CREATE INDEX ix_ai_budget_alerts_raised_at_ms ON ai_budget_alerts (raised_at_ms)
 CREATE INDEX ix_ai_budget_alert_deliveries_state_next_at_ms ON ai_budget_alert_deliveries (state, next_at_ms);
 CREATE INDEX ix_ai_budget_raises_budget_id ON ai_budget_raises (budget_id);
 CREATE INDEX ix_ai_cost_days_day ON ai_cost_days (day);
+CREATE INDEX ix_ai_tag_hours_tag_hour ON ai_tag_hours (tag, hour);
+CREATE INDEX ix_ai_tag_days_tag_day ON ai_tag_days (tag, day);

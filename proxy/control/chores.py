@@ -2,12 +2,15 @@
 show that it lives, fold days that are over."""
 
 import logging
+from collections.abc import Callable
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from db.errors import reason
 from db.journal import JournalError
 from db.ledger_rollups import fold_day
+from db.ledger_tags import fold_tags
 from db.ledger_types import JournalState
 from db.partitions import make_ahead
 from db.transactions import is_lock_timeout
@@ -81,6 +84,8 @@ async def keep_house(parts: Parts, due: Due, now_ms: int) -> None:
         await parts.customers.housekeeping(now_ms)
     if due.now("days", DAYS_S) and await fold_one_day(parts, now_ms):
         due["days"] = 0.0  # the next one in the next turn
+    if due.now("tags", DAYS_S) and await fold_some_tags(parts, now_ms):
+        due["tags"] = 0.0
     if due.now("partitions", PARTITIONS_S):
         await make_partitions(parts, now_ms)
 
@@ -101,11 +106,19 @@ async def make_partitions(parts: Parts, now_ms: int) -> None:
 
 async def fold_one_day(parts: Parts, now_ms: int) -> bool:
     """Whether there was one. While the lock for it cannot be had reports read hours, as before."""
+    return await _fold(parts, lambda connection: fold_day(connection, now_ms) is not None)
+
+
+async def fold_some_tags(parts: Parts, now_ms: int) -> bool:
+    """Whether there were calls to add up. While that cannot be done reports read the calls."""
+    return await _fold(parts, lambda connection: fold_tags(connection, now_ms))
+
+
+async def _fold(parts: Parts, work: Callable[[Connection], bool]) -> bool:
     try:
-        day = await parts.transactions.run(lambda connection: fold_day(connection, now_ms))
+        return await parts.transactions.run(work)
     except DBAPIError as exc:
         if not is_lock_timeout(exc):
             raise
-        log.warning("a day's rollups cannot be made: %s", reason(exc))
+        log.warning("rollups cannot be made: %s", reason(exc))
         return False
-    return day is not None

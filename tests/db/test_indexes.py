@@ -18,6 +18,7 @@ from db.ledger_leases import open_tickets
 from db.ledger_objects import forget_objects
 from db.ledger_open import settle_open
 from db.ledger_rollups import fold_day
+from db.ledger_tags import fold_tags
 from db.models import AlertDelivery, Base, Budget, Epoch, Lease, ProviderObject, Window
 from db.raises import spans
 from db.report_filters import Filters
@@ -63,6 +64,8 @@ SERVES = {
     ),
     "ix_ai_cost_analytics_hour": report(["hour"], {}),
     "ix_ai_cost_days_day": report(["team"], {}),
+    "ix_ai_tag_hours_tag_hour": report(["tag:env", "hour"], {}),
+    "ix_ai_tag_days_tag_day": report(["tag:env"], {}),
     "ix_ai_budget_alerts_raised_at_ms": run(lambda c: alerts.forget(c, NOW_MS - DAY_MS)),
     "ix_ai_budget_alert_deliveries_state_next_at_ms": run(
         lambda c: alerts.due(c, ["channel"], NOW_MS, 10)
@@ -94,11 +97,13 @@ ROWS = 300
 def fill(connection):
     """Some calls, two hosts' leases, one of them with a ticket, objects, and alerts."""
     key = a_stored_key(connection, "prod")
-    rows = [a_row(key, at_ms=NOW_MS - n * DAY_MS) for n in range(10)]
+    tags = {"env": "ci"}
+    rows = [a_row(key, at_ms=NOW_MS - n * DAY_MS, tags=tags) for n in range(10)]
     insert_rows(connection, *rows)
     roll_up(connection, *rows)
     while fold_day(connection, NOW_MS + 2 * DAY_MS) is not None:
         pass
+    fold_tags(connection, NOW_MS + 2 * DAY_MS)
     life = {"boot_id": "b", "state": "open", "opened_at_ms": 0, "seen_at_ms": 0}
     epochs = [stored(connection, Epoch, host_id=f"host-{n}", **life) for n in range(2)]
     budget_id = stored(

@@ -142,7 +142,7 @@ async def waits(engine, wanted=1):
 
 @pytest.mark.usefixtures("other_url")
 async def test_nobody_queues_behind_a_fold_for_long(engine, write, add, monkeypatch):
-    monkeypatch.setattr("db.ledger_rollups.LOCK_TIMEOUT", "SET LOCAL lock_timeout = '10ms'")
+    monkeypatch.setattr("db.rollup_lock.LOCK_TIMEOUT", "SET LOCAL lock_timeout = '10ms'")
     await add(NOW_MS)
     async with engine.begin() as connection:
         await connection.execute(update(CostAnalytics).values(calls=CostAnalytics.calls))

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 
 from db.engine import open_engine
 from db.ledger_rollups import fold_day, folded_until
+from db.ledger_tags import fold_tags
 from db.report_dimensions import DAYS, ROLLUPS, ROWS
 from db.report_filters import Filters
-from db.report_parts import Part, parts_of
+from db.report_parts import Folded, Part, parts_of
 from db.report_sums import COST, sums
 from db.verify_rollups import check_days, check_rollups
+from db.verify_tags import check_tags
 from tests.db.zones import ZONES, between, label_of
 from tests.factories import a_row, a_stored_key, a_uuid7, insert_rows, roll_up
 
@@ -26,7 +28,10 @@ DAYS_MAX = 12
 TIMES = st.integers(0, DAYS_MAX * DAY_MS)
 HOURS = st.integers(0, DAYS_MAX * 24).map(lambda hour: hour * HOUR_MS)
 AMOUNTS = st.integers(0, 10**12)
-CALLS = st.tuples(TIMES | HOURS, AMOUNTS, st.none() | AMOUNTS, st.sampled_from(["a", "b"]))
+NOTES = st.none() | st.fixed_dictionaries(
+    {}, optional={"t": st.sampled_from(["x", "", "\u00e9:y"]), "u": st.just("z")}
+)
+CALLS = st.tuples(TIMES | HOURS, AMOUNTS, st.none() | AMOUNTS, st.sampled_from(["a", "b"]), NOTES)
 
 
 def stored_calls(connection, made):
@@ -35,8 +40,8 @@ def stored_calls(connection, made):
     stored = []
     for lot in made:
         rows, differences = [], []
-        for after_ms, nano, adjusted, model in lot:
-            at = {"at_ms": START_MS + after_ms, "model": model}
+        for after_ms, nano, adjusted, model, tags in lot:
+            at = {"at_ms": START_MS + after_ms, "model": model, "tags": tags}
             rows.append(a_row(key, **at, cost_nano=nano))
             if adjusted is not None:
                 at |= {"call_id": a_uuid7(START_MS + 90 * DAY_MS), "adjusts": rows[-1]["call_id"]}
@@ -45,11 +50,16 @@ def stored_calls(connection, made):
         insert_rows(connection, *rows)
         roll_up(connection, *rows)
         fold_day(connection, START_MS + (DAYS_MAX + 2) * DAY_MS)
+        fold_tags(connection, START_MS + (DAYS_MAX + 2) * DAY_MS)  # of the first lots some calls
         if differences:
             insert_rows(connection, *differences)
             roll_up(connection, *differences)
         stored += rows + differences
     return stored
+
+
+def tag_of(row):
+    return (row["tags"] or {}).get("t")
 
 
 def expected_sums(rows, times, name_of):
@@ -101,7 +111,19 @@ def test_all_paths_have_the_same_figures(migrated_sqlite, made, zone, granularit
             key: [value if place in (0, COST) else 0 for place, value in enumerate(values)]
             for key, values in found.items()
         }
-        for check in (check_rollups, check_days):
+        for where in ({}, {"tag:t": "x"}, {"tag:t": ""}):
+            of_tag = await sums(
+                connection, ["tag:t", "team"], Filters(since, until, where), periods
+            )
+            wanted = where.get("tag:t")
+            some_rows = [row for row in rows if wanted in (None, tag_of(row))]
+            assert told(
+                of_tag, lambda key: (periods.periods[key[0]].label, key[1])
+            ) == expected_sums(
+                some_rows, (since, until),
+                lambda row: (label_of(granularity, zone, row["at_ms"]), tag_of(row)),
+            )  # fmt: skip
+        for check in (check_rollups, check_days, check_tags):
             assert [finding async for finding in check(connection)] == []
 
     asyncio.run(undone(migrated_sqlite, ask))
@@ -118,7 +140,7 @@ async def undone(path, work):
 
 # --- which part is read where --------------------------------------------------------------
 
-FOLDED = START_DAY + 10
+FOLDED = Folded(START_DAY + 10)
 MIDNIGHT = START_MS + 2 * DAY_MS
 
 
@@ -144,7 +166,7 @@ def test_days_that_are_not_folded_are_read_by_the_hour():
         Part(ROLLUPS, MIDNIGHT + 8 * DAY_MS, until),
     ]
     for folded in (0, START_DAY):
-        assert parts_of({"day"}, filters, None, folded) == [Part(ROLLUPS, MIDNIGHT, until)]
+        assert parts_of({"day"}, filters, None, Folded(folded)) == [Part(ROLLUPS, MIDNIGHT, until)]
 
 
 def test_of_all_time_there_is_no_begin_and_no_end():

@@ -11,9 +11,8 @@ from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
 from db.errors import ReportError
-from db.report_dimensions import IN_ROLLUPS
 from db.report_filters import find_zone
-from db.report_sums import COST
+from db.report_sums import COST, in_rollups
 from proxy.control.dashboard.charts import Chart, stacked
 from proxy.control.dashboard.render import PREFIX, nano, usd
 from proxy.control.dashboard.site import Visit
@@ -65,9 +64,8 @@ class View:
         return f"tag:{self.tag}" if self.by == "tag" else self.by
 
     @property
-    def reads_rows(self) -> bool:
-        """Whether rollups have not what it asks for: then it may take seconds."""
-        return not IN_ROLLUPS.issuperset((self.dimension, *self.where))
+    def dimensions(self) -> set[str]:
+        return {self.dimension, *self.where}
 
     def since_s(self, now_s: float) -> int:
         """The begin of a day of the zone: what rollups have whole."""
@@ -94,8 +92,8 @@ async def overview(visit: Visit) -> Response:
     where = visit.identity.narrow(view.where)
     headers, query = visit.request.headers, visit.request.query_params
     at_once = "hx-request" in headers or "whole" in query
-    if view.reads_rows and not at_once:
-        return visit.page("overview_later.html", view=view)
+    if not at_once and not await visit.backend.read(lambda c: in_rollups(c, view.dimensions)):
+        return visit.page("overview_later.html", view=view)  # it may take seconds
 
     async def ask(connection: AsyncConnection) -> tuple[Answer, Chart]:
         table = await answer(connection, _question(view, where, now_ms), now_ms)
