@@ -47,6 +47,7 @@ from db.models_ledger import (
     Raise,
     Window,
 )
+from db.models_refusals import RefusalCount
 
 __all__ = [
     "Alert",
@@ -77,6 +78,7 @@ __all__ = [
     "ProviderObject",
     "PrunedCharges",
     "Raise",
+    "RefusalCount",
     "Repricing",
     "Retention",
     "Revision",

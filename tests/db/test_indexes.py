@@ -20,6 +20,7 @@ from db.ledger_open import settle_open
 from db.ledger_rollups import fold_day
 from db.models import AlertDelivery, Base, Budget, Epoch, Lease, ProviderObject, Window
 from db.raises import spans
+from db.refusals import refusal_sums
 from db.report_filters import Filters
 from db.report_sums import sums
 from db.repricing_read import Selection, page_query
@@ -62,6 +63,9 @@ SERVES = {
         lambda c: settle_open(c, None, lambda version: None, NOW_MS, "host")  # type: ignore[arg-type]
     ),
     "ix_ai_cost_analytics_hour": report(["hour"], {}),
+    "ix_ai_refusals_hour": lambda connection: refusal_sums(
+        connection, ["code"], NOW_MS - DAY_MS, NOW_MS, {}
+    ),
     "ix_ai_cost_days_day": report(["team"], {}),
     "ix_ai_budget_alerts_raised_at_ms": run(lambda c: alerts.forget(c, NOW_MS - DAY_MS)),
     "ix_ai_budget_alert_deliveries_state_next_at_ms": run(
