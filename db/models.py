@@ -47,6 +47,7 @@ from db.models_ledger import (
     Raise,
     Window,
 )
+from db.models_refusals import RefusalCount
 from db.models_tags import TagDay, TagFold, TagHour, TagName
 
 __all__ = [
@@ -78,6 +79,7 @@ __all__ = [
     "ProviderObject",
     "PrunedCharges",
     "Raise",
+    "RefusalCount",
     "Repricing",
     "Retention",
     "Revision",

@@ -18,7 +18,9 @@ from db.errors import DatabaseUnusable, SchemaMismatch
 from db.schema_diff import differences
 
 # Oldest first; a test compares them with the migration scripts.
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010")
+REVISIONS = (
+    "0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011",
+)  # fmt: skip
 HEAD = REVISIONS[-1]
 MIGRATIONS = Path(__file__).parent / "migrations"
 LOCK = 0x746F6C6C  # PostgreSQL advisory lock: one migration at a time

@@ -63,6 +63,7 @@ _WHERE_ANY = {
         "what-if": "proxy.cli_whatif",
         "forecast": "proxy.cli_forecast",
         "exhaustion": "proxy.cli_exhaustion",
+        "refusals": "proxy.cli_refusals",
     },
     invoke_without_command=True,
 )
@@ -104,7 +105,7 @@ def command(
 ) -> None:
     """What was spent: every call, or sums by any dimensions.
 
-    The options are of the report itself; what-if, forecast and exhaustion have their own.
+    The options are of the report itself; what-if, forecast, exhaustion and refusals have their own.
     """
     if ctx.invoked_subcommand is not None:
         return

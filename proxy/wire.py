@@ -285,6 +285,20 @@ class Refused(Struct, array_like=True, frozen=True):
     details: dict[str, str]  # of a budget: its scope, limit, spent, held, needed
 
 
+class RefusedGroup(Struct, array_like=True, frozen=True):
+    """Refused calls that are alike, since the last status: all of them are counted."""
+
+    organization: str
+    team: str
+    key: str
+    provider: str
+    model: str
+    code: str
+    scope: str  # of the budget; "": of none
+    calls: int
+    last_at_ms: int
+
+
 class Status(Struct, array_like=True, tag="status"):
     """worker -> control, each flush interval, and at once for a scarce window."""
 
@@ -292,6 +306,7 @@ class Status(Struct, array_like=True, tag="status"):
     metrics: bytes = b""  # encoded counters of this worker, totals
     calls: list[bytes] = []  # encoded records of traced calls that have ended since the last one
     refused: list[Refused] = []  # since the last one, as many as there is room for
+    refused_groups: list[RefusedGroup] = []
 
 
 class Want(Struct, array_like=True, tag="want"):

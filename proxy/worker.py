@@ -222,7 +222,7 @@ class Worker:
             telemetry.metrics.in_flight = len(self.gateway.in_flight)
         status = budgets.status()
         status.metrics = telemetry.metrics.encode()
-        status.refused = telemetry.refused.take()
+        status.refused, status.refused_groups = telemetry.refused.take()
         if self._tracer is not None and not self._channel.congested:
             status.calls = self._tracer.take()
         self._channel.send(status)

@@ -350,6 +350,20 @@ CREATE TABLE ai_pruned_charges (
 	CONSTRAINT pk_ai_pruned_charges PRIMARY KEY (charge_set_id),
 	CONSTRAINT fk_ai_pruned_charges_charge_set_id FOREIGN KEY(charge_set_id) REFERENCES ai_charge_sets (id) ON DELETE RESTRICT
 );
+CREATE TABLE ai_refusals (
+	shard VARCHAR(64) NOT NULL,
+	hour BIGINT NOT NULL,
+	organization VARCHAR(128) NOT NULL,
+	team VARCHAR(128) NOT NULL,
+	key_name VARCHAR(128) NOT NULL,
+	provider VARCHAR(64) NOT NULL,
+	model VARCHAR(256) NOT NULL,
+	code VARCHAR(64) NOT NULL,
+	scope VARCHAR(512) NOT NULL,
+	calls BIGINT NOT NULL,
+	last_at_ms BIGINT NOT NULL,
+	CONSTRAINT pk_ai_refusals PRIMARY KEY (shard)
+);
 CREATE TABLE ai_repricings (
 	id INTEGER NOT NULL,
 	price_version_id INTEGER NOT NULL,
@@ -525,7 +539,7 @@ CREATE TABLE alembic_version (
 	version_num VARCHAR(32) NOT NULL,
 	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
-INSERT INTO "alembic_version" VALUES('0010');
+INSERT INTO "alembic_version" VALUES('0011');
 CREATE INDEX ix_ai_budget_leases_epoch_id ON ai_budget_leases (epoch_id);
 CREATE INDEX ix_ai_journal_offsets_epoch_id ON ai_journal_offsets (epoch_id);
 CREATE INDEX ix_ai_usage_costs_adjusts ON ai_usage_costs (adjusts) WHERE adjusts IS NOT NULL;
@@ -542,3 +556,4 @@ CREATE INDEX ix_ai_budget_raises_budget_id ON ai_budget_raises (budget_id);
 CREATE INDEX ix_ai_cost_days_day ON ai_cost_days (day);
 CREATE INDEX ix_ai_tag_hours_tag_hour ON ai_tag_hours (tag, hour);
 CREATE INDEX ix_ai_tag_days_tag_day ON ai_tag_days (tag, day);
+CREATE INDEX ix_ai_refusals_hour ON ai_refusals (hour);

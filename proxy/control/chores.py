@@ -17,6 +17,7 @@ from db.transactions import is_lock_timeout
 from proxy.config import Journal
 from proxy.control.clock import Due
 from proxy.control.opening import Parts
+from proxy.control.refusals import Refusals
 from proxy.control.session import Session
 from proxy.wire import Ask, Meet
 
@@ -88,6 +89,10 @@ async def keep_house(parts: Parts, due: Due, now_ms: int) -> None:
         due["tags"] = 0.0
     if due.now("partitions", PARTITIONS_S):
         await make_partitions(parts, now_ms)
+
+
+async def count_refusals(parts: Parts, refusals: Refusals, due: Due, now_ms: int) -> None:
+    await refusals.store(parts.transactions, parts.welcome.host_id, due, now_ms)
 
 
 async def make_partitions(parts: Parts, now_ms: int) -> None:

@@ -164,6 +164,8 @@ class Control:
             await self.parts.recovery.close_epochs()
             await self.parts.objects.step(at_once=True)
             await self.parts.leases.step()
+            self._due["refusals"] = 0.0
+            await chores.count_refusals(self.parts, self.refusals, self._due, self.clock.now_ms())
 
     async def stop(self) -> None:
         """Drain the workers, commit the rest, return the money, close the epoch."""
@@ -285,6 +287,7 @@ class Control:
         if self._due.now("seen", SEEN_S):
             await chores.show_life(parts, self.clock.now_ms())
         await chores.keep_house(parts, self._due, self.clock.now_ms())
+        await chores.count_refusals(parts, self.refusals, self._due, self.clock.now_ms())
 
     # --- snapshots
 
@@ -352,7 +355,7 @@ class Control:
         if leases.on_status(session.journal_id, status):
             self._wake.set()
         self._export.add(status.calls)
-        self.refusals.add(status.refused)
+        self.refusals.add(status.refused, status.refused_groups)
         if status.metrics:
             self.counts.update(session.journal_id, status.metrics)
         if leases.waiting:

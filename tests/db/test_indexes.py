@@ -21,6 +21,7 @@ from db.ledger_rollups import fold_day
 from db.ledger_tags import fold_tags
 from db.models import AlertDelivery, Base, Budget, Epoch, Lease, ProviderObject, Window
 from db.raises import spans
+from db.refusals import refusal_sums
 from db.report_filters import Filters
 from db.report_sums import sums
 from db.repricing_read import Selection, page_query
@@ -63,6 +64,9 @@ SERVES = {
         lambda c: settle_open(c, None, lambda version: None, NOW_MS, "host")  # type: ignore[arg-type]
     ),
     "ix_ai_cost_analytics_hour": report(["hour"], {}),
+    "ix_ai_refusals_hour": lambda connection: refusal_sums(
+        connection, ["code"], NOW_MS - DAY_MS, NOW_MS, {}
+    ),
     "ix_ai_cost_days_day": report(["team"], {}),
     "ix_ai_tag_hours_tag_hour": report(["tag:env", "hour"], {}),
     "ix_ai_tag_days_tag_day": report(["tag:env"], {}),

@@ -8,11 +8,13 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
 
 from db.errors import DatabaseUnusable
+from db.models import RefusalCount
 from proxy.control import customers
 from tests.e2e.shapes import CHAT, CHAT_STREAM, MESSAGES, MESSAGES_STREAM, RESPONSES
-from tests.e2e.stage import Stage, error_of
+from tests.e2e.stage import Stage, error_of, eventually
 from tests.e2e.test_budgets import Biller, a_budget, hold_of
 
 ME = "/tollkeeper/v1/me"
@@ -213,3 +215,28 @@ def test_bodies_that_name_nobody_or_make_no_sense(stage: Stage) -> None:
     stage.reload(budgets=[each(limit_usd=1)])  # as long as nobody asks for it, it is just text
     stage.paid(CHAT, user="c-1")
     assert [row["tags"] for row in stage.rows()] == [{}]
+
+
+def test_what_was_refused_is_counted_in_the_ledger(stage: Stage) -> None:
+    stage.reload(budgets=[each(limit_usd="0.000001")])
+    for customer in ("r-1", "r-1", "r-2"):
+        refused(stage.call(CHAT, headers=of(customer)), 429, "budget_exceeded")
+    assert stage.call(CHAT, key="nobody-knows-it").status_code == 401
+    control = stage.app.app.control
+    assert control.parts is not None
+    transactions = control.parts.transactions
+    names = ("code", "team", "model", "scope", "calls")
+    query = select(*(getattr(RefusalCount, name) for name in names))
+    scope = "customer/team/acme/search"
+    expected = {
+        ("budget_exceeded", "search", CHAT.model, f"{scope}/r-1", 2),
+        ("budget_exceeded", "search", CHAT.model, f"{scope}/r-2", 1),
+        ("invalid_api_key", "", "", "", 1),
+    }
+
+    def counted() -> bool:
+        stage.app.run(control.flush())
+        rows = stage.app.run(transactions.run(lambda c: list(c.execute(query))))
+        return expected <= {tuple(row) for row in rows}
+
+    assert eventually(counted)

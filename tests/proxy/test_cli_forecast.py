@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from db.refusals import HOUR_MS, Counted, Group, add_refusals
 from tests.factories import a_row, insert_rows, roll_up
 from tests.proxy.cli_runner import Tollkeeper
 from tests.proxy.ledger_rows import key_ids, writing
@@ -38,6 +39,20 @@ def test_exhaustion(tollkeeper: Tollkeeper) -> None:
     by_scope = {(row["scope"], row["period"]): row for row in rows}
     assert by_scope["team/acme/search", "total"]["exhausted_at"].endswith("Z")
     assert by_scope["key/search-prod", "request"]["exhausted_at"] == ""
+
+
+def test_refusals(tollkeeper: Tollkeeper, tmp_path: Path) -> None:
+    assert tollkeeper.ok("report", "refusals", "--format", "json").strip() == "[]"
+    at_ms = time.time_ns() // 10**6
+    names = ("acme", "search", "dev", "openai", "gpt-5", "budget_exceeded", "team/acme/search")
+    with writing(tmp_path) as connection:
+        group = Group(at_ms // HOUR_MS, *names)
+        add_refusals(connection, "host", {group: Counted(3, at_ms)})
+    options = ["--by", "code,scope", "--where", "team=acme/search", "--format", "json"]
+    (row,) = json.loads(tollkeeper.ok("report", "refusals", *options))
+    assert (row["code"], row["scope"], row["calls"]) == (*names[-2:], 3)
+    wrong = tollkeeper.run("report", "refusals", "--by", "user")
+    assert (wrong.exit_code, "counted by hour, organization" in wrong.output) == (2, True)
 
 
 def test_options_are_checked(tollkeeper: Tollkeeper) -> None:

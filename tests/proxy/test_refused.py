@@ -5,7 +5,15 @@ from types import SimpleNamespace
 from msgspec import msgpack
 
 from proxy.errors import Refusal
-from proxy.refused import MESSAGE_CHARS_MAX, PER_STATUS_MAX, TEXT_CHARS_MAX, RefusedCalls
+from proxy.refused import (
+    FOLDED,
+    GROUPS_MAX,
+    MESSAGE_CHARS_MAX,
+    PER_STATUS_MAX,
+    SCOPE_CHARS_MAX,
+    TEXT_CHARS_MAX,
+    RefusedCalls,
+)
 from proxy.wire import Refused, Status
 
 
@@ -25,11 +33,12 @@ def a_call(**fields: object) -> SimpleNamespace:
 def test_what_is_not_known_yet_is_empty():
     calls = RefusedCalls()
     calls.add(a_call(), Refusal("invalid_api_key", "No such key."))
-    (refused,) = calls.take()
+    (refused,), (group,) = calls.take()
+    assert (group.code, group.team, group.calls) == ("invalid_api_key", "", 1)
     assert (refused.code, refused.status, refused.team, refused.model) == (
         "invalid_api_key", 401, "", "",
     )  # fmt: skip
-    assert calls.take() == []
+    assert calls.take() == ([], [])
 
 
 def test_what_clients_send_is_cut_and_survives_the_wire():
@@ -42,16 +51,25 @@ def test_what_clients_send_is_cut_and_survives_the_wire():
     )
     calls = RefusedCalls()
     calls.add(call, Refusal("budget_exceeded", "x" * 9_999, {"limit": 5, "scope": "s" * 999}))
-    status = Status([], refused=calls.take())
-    (refused,) = msgpack.decode(msgpack.encode(status), type=Status).refused
+    refused, groups = calls.take()
+    status = Status([], refused=refused, refused_groups=groups)
+    status = msgpack.decode(msgpack.encode(status), type=Status)
+    (refused,), (group,) = status.refused, status.refused_groups
+    assert (len(group.model), len(group.scope)) == (TEXT_CHARS_MAX, SCOPE_CHARS_MAX)
     assert isinstance(refused, Refused)
     assert len(refused.model) == len(refused.user) == TEXT_CHARS_MAX
     assert len(refused.message) == MESSAGE_CHARS_MAX
     assert refused.details == {"limit": "5", "scope": "s" * TEXT_CHARS_MAX}
 
 
-def test_a_flood_is_left_out():
+def test_of_a_flood_some_are_left_out_and_all_are_counted():
     calls = RefusedCalls()
-    for _ in range(PER_STATUS_MAX + 5):
-        calls.add(a_call(), Refusal("overloaded", "Try again."))
-    assert len(calls.take()) == PER_STATUS_MAX
+    for number in range(2 * GROUPS_MAX):
+        facts = SimpleNamespace(model=f"m-{number}")
+        calls.add(a_call(at_ms=number, facts=facts), Refusal("overloaded", "Try again."))
+    refused, groups = calls.take()
+    assert len(refused) == PER_STATUS_MAX
+    assert len(groups) == GROUPS_MAX + 1
+    assert [(each.model, each.calls, each.last_at_ms) for each in groups[-2:]] == [
+        (f"m-{GROUPS_MAX - 1}", 1, GROUPS_MAX - 1), (FOLDED, GROUPS_MAX, 2 * GROUPS_MAX - 1),
+    ]  # fmt: skip

@@ -16,9 +16,8 @@ from db.report_filters import Filters
 from pricing.calculator import PROVIDER_FIGURE
 from pricing.money import ATTO_PER_NANO, usd_from_atto
 from proxy.control.dashboard.budgets import sees
-from proxy.control.dashboard.reasons import by_kind, reached_provider
+from proxy.control.dashboard.reasons import reached_provider
 from proxy.control.dashboard.site import Missing, Visit
-from proxy.wire import Refused
 
 ROWS_MAX = 50
 LOOK_BACK_MS = 30 * 86_400_000  # where a condition could make the search long
@@ -138,15 +137,3 @@ def _line(name: str, count: int, atto: int) -> Line:
 
 def _rest(atto: int) -> str:
     return usd_from_atto(atto) if atto else ""
-
-
-async def refusals(visit: Visit) -> Response:
-    """Why calls were refused: of this host, since it was started."""
-    log = visit.backend.control.refusals
-    wanted = visit.request.query_params.get("code", "")
-    found: list[Refused] = log.newest(visit.identity.sees)
-    counts = log.counts(visit.identity.sees)
-    rows = [each for each in found if not wanted or each.code == wanted]
-    return visit.page(
-        "refusals.html", rows=rows[:200], more=len(rows) - 200, kinds=by_kind(counts), wanted=wanted
-    )

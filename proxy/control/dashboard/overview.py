@@ -11,6 +11,7 @@ from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
 from db.errors import ReportError
+from db.refusals import DIMENSIONS, refusal_sums
 from db.report_filters import find_zone
 from db.report_sums import COST, in_rollups
 from proxy.control.dashboard.charts import Chart, stacked
@@ -29,6 +30,7 @@ PERIODS = {
     "90d": ("90 days", 89, "week"),
     "month": ("This month", -1, "day"),
 }
+Refused = Sequence[tuple[str, int]] | None  # calls by reason
 SHOWN_MAX = 25
 TEXT_MAX = 256
 NONE = "(none)"
@@ -95,13 +97,13 @@ async def overview(visit: Visit) -> Response:
     if not at_once and not await visit.backend.read(lambda c: in_rollups(c, view.dimensions)):
         return visit.page("overview_later.html", view=view)  # it may take seconds
 
-    async def ask(connection: AsyncConnection) -> tuple[Answer, Chart]:
+    async def ask(connection: AsyncConnection) -> tuple[Answer, Chart, Refused]:
         table = await answer(connection, _question(view, where, now_ms), now_ms)
-        return table, await _chart(connection, view, where, now_ms)
+        chart = await _chart(connection, view, where, now_ms)
+        return table, chart, await _refused(connection, view, where, now_ms)
 
-    table, chart = await visit.backend.read(ask)
+    table, chart, refused = await visit.backend.read(ask)
     whole = total(table.rows)
-    refused = visit.backend.control.refusals.counts(visit.identity.sees)
     return visit.page(
         "overview.html",
         view=view,
@@ -116,6 +118,17 @@ async def overview(visit: Visit) -> Response:
         dimension=view.dimension,
         refused=refused,
     )
+
+
+async def _refused(
+    connection: AsyncConnection, view: View, where: Mapping[str, str], now_ms: int
+) -> Refused:
+    """By reason, of every host; None where they are not counted by what is asked for."""
+    if where.keys() - DIMENSIONS.keys():
+        return None
+    since_ms = view.since_s(now_ms / 1000) * 1000
+    found = await refusal_sums(connection, ("code",), since_ms, now_ms + 1, where)
+    return [(each.group[0], each.calls) for each in found]
 
 
 def _question(view: View, where: Mapping[str, str], now_ms: int) -> Question:

@@ -3,7 +3,16 @@
 from starlette.routing import BaseRoute, Route
 
 from proxy.control.api.backend import Backend
-from proxy.control.dashboard import alerts, audit, budgets, calls, customers, keys, overview
+from proxy.control.dashboard import (
+    alerts,
+    audit,
+    budgets,
+    calls,
+    customers,
+    keys,
+    overview,
+    refusals,
+)
 from proxy.control.dashboard.feed import Feed
 from proxy.control.dashboard.login import Login, leave
 from proxy.control.dashboard.prices import PriceTables
@@ -28,7 +37,7 @@ def pages() -> list[tuple[str, str, Handler, Role]]:
         ("GET", "/calls", calls.listed, Role.VIEWER),
         ("GET", "/calls/feed", feed.answer, Role.VIEWER),
         ("GET", "/calls/{request_id}", calls.shown, Role.VIEWER),
-        ("GET", "/refusals", calls.refusals, Role.VIEWER),
+        ("GET", "/refusals", refusals.listed, Role.VIEWER),
         ("GET", "/keys", keys.listed, Role.VIEWER),
         ("POST", "/keys", keys.create, Role.ADMIN),
         ("POST", "/keys/rotate", keys.rotate, Role.ADMIN),

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import time
+from functools import partial
 from uuid import UUID
 
 import msgspec
@@ -15,6 +16,7 @@ from db.alerts import NewAlert, raise_alert
 from db.catalog import hash_key
 from db.customers import meet
 from db.models import Epoch, Window
+from db.refusals import HOUR_MS, Counted, Group, add_refusals
 from proxy.control.api.endpoints import ENDPOINTS
 from proxy.control.api.table import PREFIX
 from proxy.control.figures import starts_at
@@ -580,3 +582,31 @@ async def test_a_budget_made_here_has_its_thresholds(site):
     assert await thresholds() == {"budget_threshold": [90_000]}
     await asked(site.admin, "DELETE", f"/budgets/{made['id']}")
     assert await thresholds() is None
+
+
+async def test_refused_calls_of_every_host(site):
+    at_ms = time.time_ns() // 10**6
+    hour = at_ms // HOUR_MS
+    who = {"search": "prod", "ads": "ads-prod"}
+    counts = {
+        Group(hour, "acme", team, key, "openai", model, "budget_exceeded", f"team/acme/{team}"):
+        Counted(calls, at_ms)
+        for calls, (team, key) in enumerate(who.items(), 1)
+        for model in ("gpt-5", "<b>")
+    }  # fmt: skip
+    transactions = site.control.parts.transactions
+    for host in ("a", "b"):
+        await transactions.run(partial(add_refusals, host_id=host, counts=counts))
+    _, rows = await asked(site.admin, "GET", "/refusals?by=team,model")
+    assert [(row["team"], row["model"], row["calls"]) for row in rows] == [
+        ("ads", "<b>", 4), ("ads", "gpt-5", 4), ("search", "<b>", 2), ("search", "gpt-5", 2),
+    ]  # fmt: skip
+    assert rows[0]["last_at"].startswith("20")
+    _, own = await asked(site.viewer, "GET", "/refusals?by=team,code,hour&since=1h&model=gpt-5")
+    assert [(row["team"], row["calls"], row["hour"][13:]) for row in own] == [
+        ("search", 2, ":00:00.000Z")
+    ]
+    assert (await asked(site.viewer, "GET", "/refusals?team=ads"))[0] == 403
+    for query in ("by=user", "since=never", "until=2020-01-01"):
+        assert (await asked(site.admin, "GET", f"/refusals?{query}"))[0] == 400
+    assert (await asked(site.admin, "GET", "/refusals?by=total&code=draining"))[1] == []

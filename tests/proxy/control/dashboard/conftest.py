@@ -1,6 +1,7 @@
 """A dashboard over a ledger with a few calls, without sockets; shared by the tests of a module."""
 
 import re
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from proxy.control.admin import admin_app
 from proxy.control.control import Control
 from proxy.control.dashboard.render import PREFIX
 from proxy.control.dashboard.site import LOGIN, Site
-from proxy.wire import Refused
+from proxy.wire import Refused, RefusedGroup
 from tests.factories import a_hold, a_settle
 from tests.proxy.control.test_control import USD, Host
 
@@ -116,7 +117,9 @@ async def scene(tmp_path_factory: pytest.TempPathFactory):
         worker.settle(a_settle(hold, COST))
         ids.append(hold.call_id)
     await control.flush()
-    control.refusals.add([a_refusal("search", HOSTILE), a_refusal("ads", "gpt-5")])
+    refused = [a_refusal("search", HOSTILE), a_refusal("ads", "gpt-5")]
+    control.refusals.add(refused, [a_group(each) for each in refused])
+    await control.flush()
     await control.parts.transactions.run(
         lambda c: create_key(c, name="made", now_ms=1_000, team="acme/search")
     )
@@ -127,6 +130,13 @@ async def scene(tmp_path_factory: pytest.TempPathFactory):
     site = login.endpoint.__self__._site  # type: ignore[attr-defined]
     yield Scene(host, control, app, site, *names)
     await control.stop()
+
+
+def a_group(refused: Refused) -> RefusedGroup:
+    """How it is counted."""
+    names = (refused.organization, refused.team, refused.key, refused.provider, refused.model)
+    scope = refused.details["scope"]
+    return RefusedGroup(*names, refused.code, scope, 3, time.time_ns() // 10**6)
 
 
 def a_refusal(team: str, model: str) -> Refused:

@@ -18,6 +18,7 @@ async def test_customers_are_listed_escaped_and_for_those_who_may_see_them(scene
     await scene.control.parts.transactions.run(lambda connection: meet(connection, asked, 0))
     page = (await admin.get(f"/budgets/{number}")).text
     assert "for each customer, per month" in page
+    assert "named in a header; beyond 10,000 they are refused" in page
     assert f"/budgets/{number}/customers" in page
     fields = {"customer": "c-1", "by": "2", "until": "2031-01-31", "reason": "a <b>launch</b>"}
     place = f"/budgets/{number}"

@@ -70,10 +70,20 @@ async def test_parts_of_a_page_are_put_where_they_belong(scene):
     assert 'hx-disinherit="*"' in section
 
 
-async def test_refused_calls_are_said_to_be_of_this_host_and_sorted_by_kind(scene):
+async def test_refused_calls_of_every_host_are_counted_by_kind_and_single_ones_are_of_this(scene):
     html = (await (await scene.admin()).get("/refusals")).text
-    assert "of this host alone" in html
-    assert re.search(r"<h2>Money <small[^>]*>2</small></h2>", html)
+    assert "Single calls are of this host alone" in html
+    assert re.search(r"<h2>Money <small[^>]*>6</small></h2>", html)
+    assert re.findall(r'data-label="Budget">(.*?)</td>', html) == [
+        "team/acme/ads", "team/acme/search",
+    ]  # fmt: skip
+    month = (await (await scene.viewer()).get("/refusals?since=30d")).text
+    assert re.search(r"<h2>Money <small[^>]*>3</small></h2>", month)
+    assert "team/acme/ads" not in month
+    overview = (await (await scene.viewer()).get("")).text
+    assert re.search(r'Budget spent</a></th><td class="num">3</td>', overview)
+    other = (await (await scene.admin()).get("?whole&tag:note=x")).text
+    assert "counted by organization, team, key, provider and model alone" in other
     one = (await (await scene.admin()).get("/refusals?code=budget_exceeded")).text
     assert 'budget_exceeded" aria-current="true">Budget spent' in one
 
