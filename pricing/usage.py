@@ -48,7 +48,7 @@ class Usage:
         if self.reasoning_tokens:
             out["reasoning_tokens"] = self.reasoning_tokens
         rare = _rare(self)
-        if any(rare):
+        if rare != _NONE_RARE:
             out |= {name: value for name, value in zip(_RARE, rare, strict=True) if value}
         if self.provider_cost_nano is not None:
             out["provider_cost_nano"] = self.provider_cost_nano
@@ -80,6 +80,7 @@ _USUAL = frozenset(("input_tokens", "output_tokens", "cache_read_tokens", "reaso
 # Every field whose default is 0 or "", but those that are often set.
 _RARE = tuple(f.name for f in fields(Usage) if f.default in (0, "") and f.name not in _USUAL)
 _rare = attrgetter(*_RARE)
+_NONE_RARE = _rare(Usage())
 
 
 @dataclass(slots=True)
@@ -102,3 +103,16 @@ class RequestSize:
     # The most of every other unit a reply may report (`units.UNITS`). A variant is named only
     # where no reply can be billed as another one.
     units: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def simple(self) -> bool:
+        """Whether it asks for one reply to one text that is all here, and nothing besides."""
+        return (
+            self.choices == 1
+            and self.inputs == 1
+            and not self.inline_images
+            and not self.windowed
+            and not self.tool_windows
+            and not self.web_searches
+            and not self.units
+        )

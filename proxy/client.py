@@ -22,6 +22,17 @@ Headers = list[tuple[bytes, bytes]]
 _PATH_SAFE = "/:@!$&'()*+,;=~"
 
 
+def join_lines(headers: Headers) -> bytes:
+    """The lines of a head, each after a line break."""
+    return b"\r\n".join([b"", *[b": ".join(header) for header in headers]])
+
+
+def split_lines(lines: bytes) -> Headers:
+    """The inverse."""
+    pairs = (line.partition(b": ") for line in lines.split(b"\r\n")[1:])
+    return [(name, value) for name, _, value in pairs]
+
+
 def path_of(scope: Scope) -> bytes:
     """The raw path below wherever the application is mounted."""
     path: bytes = scope.get("raw_path") or quote(scope["path"], safe=_PATH_SAFE).encode()
@@ -49,6 +60,7 @@ class AsgiClient:
         "query",
         "raw_path",
         "started",
+        "task",
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,6 +71,7 @@ class AsgiClient:
         self.started = False  # the status line is out: an error can only cut the stream now
         self.gone = False
         self.arrival: Arrival | None = None  # of the call before with the same head
+        self.task: asyncio.Task[None] | None = None  # that serves it, where it is its own
         self._receive = receive
         self._send = send
         self._watcher: asyncio.Task[None] | None = None
@@ -159,8 +172,9 @@ class AsgiClient:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
-    def answer_now(self, status: int, headers: Headers, body: bytes) -> bool:
-        """`answer`, if nothing has to be waited for; else False, and nothing was done."""
+    def answer_lines(self, status: int, lines: bytes, body: bytes) -> bool:
+        """`answer` with the lines of the head as they are to go out, each after a line break, if
+        nothing has to be waited for; else False, and nothing was done."""
         return False
 
     def cut(self) -> None:

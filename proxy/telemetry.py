@@ -21,9 +21,11 @@ ABOVE_CEILING = "cost above ceiling"
 MODEL_CHARS_MAX = 128  # of a name that a caller chose, in what is counted
 _FLUSH_S = 0.1
 _BUFFER_BYTES_MAX = 1024 * 1024
+_TOLD_TOGETHER = 8  # calls; more would hold up whoever comes then
+_KEPT_BODY_BYTES_MAX = 65_536  # of a request: a larger one does not wait for others
 _BLOCKED = frozenset(["budget_exceeded", "budget_busy", "cost_cap_exceeded"])
 NO_USAGE = Usage()  # as counted; never changed
-_encode = msgspec.json.Encoder().encode
+_encode_lines = msgspec.json.Encoder().encode_lines
 
 
 class LineLog:
@@ -36,11 +38,11 @@ class LineLog:
         self._bytes = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    def write(self, entry: dict[str, object]) -> None:
-        """Add a line; it is on its way within a tenth of a second."""
-        line = _encode(entry)
-        self._lines.append(line)
-        self._bytes += len(line)
+    def write(self, *entries: dict[str, object]) -> None:
+        """Add lines; they are on their way within a tenth of a second."""
+        lines = _encode_lines(entries)
+        self._lines.append(lines)
+        self._bytes += len(lines)
         if self._timer is None:
             self._timer = self._loop.call_later(_FLUSH_S, self.flush)
         elif self._bytes > _BUFFER_BYTES_MAX:
@@ -53,9 +55,8 @@ class LineLog:
             self._timer = None
         lines, self._lines, self._bytes = self._lines, [], 0
         if lines:
-            lines.append(b"")
             with contextlib.suppress(OSError):  # nobody reads the log: calls go on
-                os.write(self._fd, b"\n".join(lines))
+                os.write(self._fd, b"".join(lines))
 
 
 @lru_cache(maxsize=4)
@@ -69,13 +70,23 @@ def timestamp(at_ms: int) -> str:
 
 
 class Telemetry:
-    """What a worker tells about its calls."""
+    """What a worker tells about its calls: of several at a time, because code that runs a few
+    times in a row costs half of what it costs between other code (bench/README.md)."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, log: LineLog | None = None) -> None:
-        self.metrics = Metrics()
+        self._metrics = Metrics()
         self.refused = RefusedCalls()
         self.log_calls = True
+        self._loop = loop
         self._log = log or LineLog(loop)
+        self._ended: list[tuple[Call, int]] = []  # calls to be told of, with their durations
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def metrics(self) -> Metrics:
+        """The counts, with every call that has ended."""
+        self._tell()
+        return self._metrics
 
     def ended(self, call: Call) -> None:
         """Record a call that has ended, however it did."""
@@ -83,17 +94,38 @@ class Telemetry:
         tracer = call.state.tracer
         if tracer is not None:
             tracer.ended(call, duration_ns)
-        record_metrics(self.metrics, call, duration_ns)
-        if call.refusal is not None:
-            self.refused.add(call, call.refusal)
-        if call.outcome is not None and call.outcome.flags & FLAG_CEILING_VIOLATION:
-            self._above_ceiling(call, call.outcome.cost.nano)
-        if self.log_calls:
-            self._log.write(call_line(call, duration_ns))
+        call.meter = None  # with the reply in it
+        ended = self._ended
+        ended.append((call, duration_ns))
+        if len(ended) >= _TOLD_TOGETHER or len(call.body) > _KEPT_BODY_BYTES_MAX:
+            self._tell()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(_FLUSH_S, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._tell()
+
+    def _tell(self) -> None:
+        ended, self._ended = self._ended, []
+        lines = []
+        for call, duration_ns in ended:
+            try:
+                record_metrics(self._metrics, call, duration_ns)
+                if call.refusal is not None:
+                    self.refused.add(call, call.refusal)
+                if call.outcome is not None and call.outcome.flags & FLAG_CEILING_VIOLATION:
+                    self._above_ceiling(call, call.outcome.cost.nano)
+                if self.log_calls:
+                    lines.append(call_line(call, duration_ns))
+            except Exception as exc:  # a bug of ours: the others are told of all the same
+                self.problem("internal error", call.request_id, exc)
+        if lines:
+            self._log.write(*lines)
 
     def problem(self, what: str, request_id: str, exc: BaseException) -> None:
         """An operational error or a bug of ours: once, with the request id."""
-        self.metrics.problem(what)
+        self._metrics.problem(what)
         self._log.write(
             {
                 "at": timestamp(time.time_ns() // 1_000_000),
@@ -108,8 +140,8 @@ class Telemetry:
     def _above_ceiling(self, call: Call, cost_nano: int) -> None:
         """A call cost more than the most it could: a price table or a ceiling's rule is wrong."""
         assert call.bounds is not None
-        self.metrics.problem(ABOVE_CEILING)
-        self.metrics.notable("ceiling_violation", _provider_model(call))
+        self._metrics.problem(ABOVE_CEILING)
+        self._metrics.notable("ceiling_violation", _provider_model(call))
         self._log.write(
             {
                 "at": timestamp(call.at_ms),
@@ -123,6 +155,7 @@ class Telemetry:
 
     def close(self) -> None:
         """Write what is buffered; the worker ends."""
+        self._tell()
         self._log.flush()
 
 
