@@ -20,13 +20,15 @@ NOTE = "note.txt"  # in the working directory
 
 @dataclass(frozen=True)
 class Agent:
-    """`program` is a path below the packages. `wrong_key`: requests that it sends with one."""
+    """`program` is a path below the packages. `wrong_key`, `payment`: requests that it sends with
+    one, and where spent money is answered with 402."""
 
     name: str
     program: str
     api: Api
     says_spent: str
     wrong_key: int = 1
+    payment: int = 1
     first: tuple[str, ...] = ()  # requests before the first call
 
     @property
@@ -144,8 +146,13 @@ _CODEX = "@openai/codex/bin/codex.js"
 _QUOTA = "Quota exceeded"  # all that codex says of any 429
 AGENTS = (
     ClaudeCode("claude-code", "@anthropic-ai/claude-code/cli-wrapper.cjs", MESSAGES, "budget"),
-    # sends 401 again, whoever it comes from
-    Codex("codex", _CODEX, RESPONSES, _QUOTA, wrong_key=6),
-    Codex("codex-websocket", _CODEX, RESPONSES, _QUOTA, wrong_key=6, first=("GET /v1/responses",)),
+    # sends 401 and 402 again, whoever they come from
+    Codex("codex", _CODEX, RESPONSES, _QUOTA, wrong_key=6, payment=6),
+    Codex(
+        *("codex-websocket", _CODEX, RESPONSES, _QUOTA),
+        wrong_key=6,
+        payment=6,
+        first=("GET /v1/responses",),
+    ),
     GeminiCli("gemini-cli", "@google/gemini-cli/bundle/gemini.js", GENERATE, "budget"),
 )

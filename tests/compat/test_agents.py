@@ -8,6 +8,7 @@ import pytest
 
 from tests.compat.agents import AGENTS, Agent
 from tests.compat.answers import RESULT, play_tool, play_whole_responses
+from tests.replay import sse_reply
 from tests.sdk import replies
 from tests.sdk.conftest import KEYS, Harness
 
@@ -68,6 +69,32 @@ def test_spent_money_ends_it_at_once(tollkeeper: Harness, agent: Agent, tmp_path
     assert tollkeeper.received == calls(agent, 1)
     assert not tollkeeper.provider.requests
     assert not tollkeeper.rows()
+
+
+def test_spent_money_as_402(tollkeeper: Harness, agent: Agent, tmp_path: Path) -> None:
+    done = agent.run(tmp_path, tollkeeper.url, KEYS["spent-402"])
+    assert done.returncode != 0
+    assert "budget" in done.stdout + done.stderr
+    assert tollkeeper.received == calls(agent, agent.payment)
+    assert not tollkeeper.provider.requests
+    assert not tollkeeper.rows()
+
+
+def test_claude_code_sends_a_broken_stream_again_without_streaming(
+    tollkeeper: Harness, tmp_path: Path
+) -> None:
+    """Both are charged: the provider may bill both."""
+    claude = AGENTS[0]
+    events = replies.message_events()
+    broken = sse_reply(events, reset_after=sum(map(len, events[:4])))
+    tollkeeper.provider.on(lambda request: bool(request.json().get("stream")), broken, first=True)
+    done = claude.run(tmp_path, tollkeeper.url, KEY)
+    assert done.returncode == 0, done.stderr
+    assert replies.TEXT in done.stdout
+    first, second = tollkeeper.rows()
+    assert (first["ending"], first["stream"]) == ("upstream_broken", True)
+    assert (second["ending"], second["stream"]) == ("complete", False)
+    assert 0 < Decimal(first["cost_usd"]) <= Decimal(first["hold_usd"])
 
 
 def test_a_wrong_key(tollkeeper: Harness, agent: Agent, tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from tests.compat.answers import EMBEDDING, RESULT
-from tests.compat.clients import CLIENTS, EMBEDDERS, Client
+from tests.compat.clients import CHAT, CLIENTS, EMBEDDERS, GENERATE, MESSAGES, RESPONSES, Client
 from tests.compat.conftest import Run
 from tests.compat.programs import PackageError
+from tests.replay import sse_reply
 from tests.sdk import replies
 from tests.sdk.conftest import KEYS, Harness
 
@@ -115,6 +116,28 @@ def test_a_refusal_is_final_at_once(
     assert error.status in (status, None)
     assert client.error(kind, streamed=work != "ask") in error.classes
     assert says in error.text
+
+
+STREAMS = {
+    CHAT: lambda: replies.chat_events(include_usage=True),
+    RESPONSES: replies.response_events,
+    MESSAGES: replies.message_events,
+    GENERATE: replies.generated_events,
+}
+
+
+def test_a_stream_that_breaks(tollkeeper: Harness, client: Client, run: Run) -> None:
+    """It raises, and sends nothing again: what was delivered is charged, once."""
+    events = STREAMS[client.api]()
+    broken = sse_reply(events, reset_after=sum(map(len, events[:-2])))
+    path = client.api.stream_path.partition("?")[0]
+    tollkeeper.provider.on(path, broken, first=True)
+    with pytest.raises(PackageError):
+        run(client, "text_streamed", tollkeeper.url, KEY)
+    (row,) = tollkeeper.rows()
+    assert len(tollkeeper.received) == len(tollkeeper.provider.requests) == 1
+    assert (row["ending"], row["stream"]) == ("upstream_broken", True)
+    assert 0 < Decimal(row["cost_usd"]) <= Decimal(row["hold_usd"])
 
 
 @pytest.mark.parametrize("embedder", EMBEDDERS, ids=lambda client: client.id)
