@@ -22,6 +22,17 @@ Headers = list[tuple[bytes, bytes]]
 _PATH_SAFE = "/:@!$&'()*+,;=~"
 
 
+def join_lines(headers: Headers) -> bytes:
+    """The lines of a head, each after a line break."""
+    return b"".join([b"\r\n%b: %b" % header for header in headers])
+
+
+def split_lines(lines: bytes) -> Headers:
+    """The inverse."""
+    pairs = (line.partition(b": ") for line in lines.split(b"\r\n")[1:])
+    return [(name, value) for name, _, value in pairs]
+
+
 def path_of(scope: Scope) -> bytes:
     """The raw path below wherever the application is mounted."""
     path: bytes = scope.get("raw_path") or quote(scope["path"], safe=_PATH_SAFE).encode()
@@ -159,8 +170,9 @@ class AsgiClient:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
-    def answer_now(self, status: int, headers: Headers, body: bytes) -> bool:
-        """`answer`, if nothing has to be waited for; else False, and nothing was done."""
+    def answer_lines(self, status: int, lines: bytes, body: bytes) -> bool:
+        """`answer` with the lines of the head as they are to go out, each after a line break, if
+        nothing has to be waited for; else False, and nothing was done."""
         return False
 
     def cut(self) -> None:

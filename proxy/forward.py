@@ -6,7 +6,7 @@ one credential, `accept-encoding: identity`, `content-length`. Everything else, 
 it, stays as the client sent it.
 """
 
-from proxy.client import Headers
+from proxy.client import Headers, join_lines, split_lines
 from proxy.request_head import HOP_BY_HOP, RequestHead
 
 _FRAMING = HOP_BY_HOP | {b"content-length"}
@@ -47,12 +47,17 @@ def reply_headers(headers: Headers, *, keep_length: bool) -> Headers:
 class ReplyHead:
     """The head of a provider's answer, read once: what goes on, and what tells how to read it."""
 
-    __slots__ = ("content_encoding", "content_type", "headers", "length")
+    __slots__ = ("content_encoding", "content_type", "length", "lines")
 
     def __init__(self, headers: Headers) -> None:
-        # Those that go on, but for a length.
-        self.headers = [header for header in headers if header[0] not in _FRAMING]
+        # Those that go on, but for a length, each after a line break.
+        self.lines = join_lines([header for header in headers if header[0] not in _FRAMING])
         first = dict(headers[::-1]).get
         self.length = first(b"content-length")
         self.content_type = first(b"content-type", b"")
         self.content_encoding = first(b"content-encoding", b"")
+
+    @property
+    def headers(self) -> Headers:
+        """The same by name and value."""
+        return split_lines(self.lines)

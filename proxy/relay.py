@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from pricing.money import usd_from_nano
 from proxy.call import Call
-from proxy.client import Headers
+from proxy.client import split_lines
 from proxy.decoding import Decoder, decoder
 from proxy.forward import ReplyHead
 from proxy.providers.base import Meter
@@ -76,9 +76,9 @@ async def relay(call: Call, exchange: Exchange, settle: Settle) -> None:
         return
     data += meter.finish()
     settle(call, ending(exchange))
-    headers = _whole_headers(call, reply)
-    if not call.client.answer_now(exchange.status, headers, data):
-        await call.client.answer(exchange.status, headers, data)
+    lines = reply.lines + _own_lines(call, costs=True)
+    if not call.client.answer_lines(exchange.status, lines, data):
+        await call.client.answer(exchange.status, split_lines(lines), data)
 
 
 def _metered(meter: Meter, decode: Decoder | None) -> Feed:
@@ -105,17 +105,6 @@ async def _read_small(exchange: Exchange, feed: Feed, first: bytes) -> tuple[byt
     return b"".join(parts), False
 
 
-def _whole_headers(call: Call, reply: ReplyHead) -> Headers:
-    """The headers of a reply whose cost is known before it is sent."""
-    headers = reply.headers
-    _add_own(call, headers)
-    done = call.outcome
-    if done is not None and done.usage is not None and done.ending != "open":
-        call.cost_usd = usd_from_nano(done.cost.nano)
-        headers.append((b"x-tollkeeper-cost-usd", call.cost_usd.encode("ascii")))
-    return headers
-
-
 async def _relay_stream(
     call: Call, exchange: Exchange, settle: Settle, feed: Feed, metered: bytes
 ) -> None:
@@ -128,7 +117,7 @@ async def _relay_stream(
     # The length would be wrong once a usage chunk is withheld, and no stream needs one.
     if reply.length is not None and not facts.stream:
         headers.append((b"content-length", reply.length))
-    _add_own(call, headers)
+    headers += split_lines(_own_lines(call))
     await client.start(exchange.status, headers)
     if metered:
         await client.write(metered)
@@ -162,25 +151,30 @@ def ending(exchange: Exchange) -> str:
     return "complete" if exchange.status < 400 else "upstream_error"
 
 
-def _header_text(text: str) -> bytes:
+def _header_text(text: str) -> str:
     """What a client has sent, in a header of ours."""
-    return bytes(ord(char) if " " <= char <= "~" else ord("?") for char in text)
+    return "".join(char if " " <= char <= "~" else "?" for char in text)
 
 
-def _add_own(call: Call, headers: Headers) -> None:
-    """Our headers on a provider's reply."""
-    headers.append((b"x-tollkeeper-request-id", call.request_id.encode("ascii")))
-    held = call.held
+def _own_lines(call: Call, *, costs: bool = False) -> bytes:
+    """Our headers on a provider's reply, each after a line break. `costs`: the cost is known
+    before it is sent."""
+    lines = f"\r\nx-tollkeeper-request-id: {call.request_id}"
+    held, done = call.held, call.outcome
     if held is not None:
         call.hold_usd = usd_from_nano(held.ceiling_nano)
-        headers.append((b"x-tollkeeper-hold-usd", call.hold_usd.encode("ascii")))
+        lines += f"\r\nx-tollkeeper-hold-usd: {call.hold_usd}"
         remaining = held.remaining_nano
         if remaining is not None:
             left = usd_from_nano(remaining if remaining > 0 else 0)
-            headers.append((b"x-tollkeeper-remaining-usd", left.encode("ascii")))
+            lines += f"\r\nx-tollkeeper-remaining-usd: {left}"
     if call.downgraded_from:
         assert call.facts is not None
-        for name, model in ((b"from", call.downgraded_from), (b"model", call.facts.model)):
-            headers.append((b"x-tollkeeper-downgraded-" + name, _header_text(model)))
+        lines += f"\r\nx-tollkeeper-downgraded-from: {_header_text(call.downgraded_from)}"
+        lines += f"\r\nx-tollkeeper-downgraded-model: {_header_text(call.facts.model)}"
     if call.clamped is not None:
-        headers.append((b"x-tollkeeper-clamped-max-tokens", b"%d" % call.clamped))
+        lines += f"\r\nx-tollkeeper-clamped-max-tokens: {call.clamped}"
+    if costs and done is not None and done.usage is not None and done.ending != "open":
+        call.cost_usd = usd_from_nano(done.cost.nano)
+        lines += f"\r\nx-tollkeeper-cost-usd: {call.cost_usd}"
+    return lines.encode("ascii")

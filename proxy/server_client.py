@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from proxy.client import AsgiClient, Headers
+from proxy.client import AsgiClient, Headers, join_lines
 
 if TYPE_CHECKING:
     from proxy.server_direct import LastHead
@@ -237,22 +237,26 @@ class ServerClient(AsgiClient):
         flow = self._connection.flow
         if flow.write_paused and not self.disconnected:
             await flow.drain()
-        self.answer_now(status, headers, body)
+        self._answer(status, join_lines(headers), body)
 
-    def answer_now(self, status: int, headers: Headers, body: bytes) -> bool:
+    def answer_lines(self, status: int, lines: bytes, body: bytes) -> bool:
+        if self._connection.flow.write_paused and not self.disconnected:
+            return False
+        self._answer(status, lines, body)
+        return True
+
+    def _answer(self, status: int, lines: bytes, body: bytes) -> None:
         self.started = True
         if self.disconnected:
-            return True
-        if self._connection.flow.write_paused:
-            return False
-        headers.append((b"content-length", b"%d" % len(body)))
-        lines = self._head(status, headers)
-        lines.append(b"\r\n")
+            return
+        self._expects_continue = False
+        start = _STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status
+        close = b"" if self.keep_alive else b"connection: close\r\n"
+        head = b"%b%b\r\ncontent-length: %d\r\n%b\r\n" % (start, lines, len(body), close)
         if self.method != "HEAD" and status not in _BODILESS:
-            lines[-1] += body
-        self._transport.write(b"\r\n".join(lines))
+            head += body
+        self._transport.write(head)
         self._complete()
-        return True
 
     def _complete(self) -> None:
         self.complete = True
