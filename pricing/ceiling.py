@@ -37,9 +37,28 @@ def ceiling(
     size: RequestSize, price: Price, *, server_tool_passes: int = SERVER_TOOL_PASSES
 ) -> Ceiling:
     """The most a request can cost. Raises MissingMaximum when no bound exists."""
+    if size.simple and not price.by_units:
+        return _simple_ceiling(size, price)
     usage = ceiling_usage(size, price, server_tool_passes=server_tool_passes)
     tokens = usage.input_tokens + usage.output_tokens
     return Ceiling(ceiling_cost(usage, price), tokens, usage)
+
+
+def _simple_ceiling(size: RequestSize, price: Price) -> Ceiling:
+    """The same for one reply to one text, as nearly all are, without a loop or a look at units."""
+    tokens_in, tokens_out = size.body_bytes + PROVIDER_ADDS_TOKENS, 0
+    window = price.max_input_tokens
+    if window is not None and tokens_in > window:
+        tokens_in = window
+    if size.generates and price.generates:
+        limit = price.max_output_tokens if size.output_limit is None else size.output_limit
+        if limit is None:
+            raise MissingMaximum(price.name, "max_output_tokens")
+        tokens_out = limit if limit > 0 else 0
+    usage = Usage(tokens_in, tokens_out, service_tier=size.service_tier, speed=size.speed)
+    dear_in, dear_out = price.dearest(usage)
+    atto = tokens_in * dear_in + tokens_out * dear_out + price.request_atto
+    return Ceiling(-(-atto // ATTO_PER_NANO), tokens_in + tokens_out, usage)
 
 
 def with_tools(bound: Ceiling, price: Price, tools: Sequence[Tool]) -> Ceiling:

@@ -37,7 +37,7 @@ def nano_from_usd(usd: Decimal) -> int:
 def usd_from_nano(nano: int) -> str:
     """Exact decimal string of nano-USD, no exponent, no trailing zeros: 1500 -> "0.0000015"."""
     if 0 < nano < NANO_PER_USD:  # nearly every call
-        return "0." + str(nano).zfill(9).rstrip("0")
+        return f"0.{nano:09d}".rstrip("0")
     if nano < 0:
         return "-" + usd_from_nano(-nano)
     whole, rest = divmod(nano, NANO_PER_USD)

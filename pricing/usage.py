@@ -102,3 +102,16 @@ class RequestSize:
     # The most of every other unit a reply may report (`units.UNITS`). A variant is named only
     # where no reply can be billed as another one.
     units: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def simple(self) -> bool:
+        """Whether it asks for one reply to one text that is all here, and nothing besides."""
+        return (
+            self.choices == 1
+            and self.inputs == 1
+            and not self.inline_images
+            and not self.windowed
+            and not self.tool_windows
+            and not self.web_searches
+            and not self.units
+        )

@@ -1,6 +1,6 @@
 """From the price to the journaled hold: ceiling, clamp, wait, refuse, in this order."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from operator import itemgetter
 from typing import NamedTuple
@@ -61,11 +61,13 @@ async def admit(call: Call, budgets: Budgets, learned: Learned, now_s: float) ->
     assert call.facts is not None
     size = call.facts.size
     asked = size.output_limit
-    result = await attempt(call, terms, budgets, learned, now_s)
+    result = attempt(call, terms, budgets, learned, now_s)
+    if not isinstance(result, HoldResult):
+        result = await result
     if result.kind == "spent" and call.clamped is not None:
         # Part of what it was clamped to has been spent while it waited: clamp it anew.
         size.output_limit, call.clamped = asked, None
-        result = await attempt(call, terms, budgets, learned, now_s)
+        result = await attempted(call, terms, budgets, learned, now_s)
     if result.held is not None:
         call.held = result.held
         return
@@ -92,7 +94,7 @@ async def admit_cheaper(
         return refused
     change, result = Downgrade(call, rewritten), refused
     try:
-        result = await attempt(call, find_terms(call, budgets), budgets, learned, now_s)
+        result = await attempted(call, find_terms(call, budgets), budgets, learned, now_s)
     except Refusal:  # what bounds the cheaper model's cost does not let it pass either
         pass
     finally:
@@ -101,10 +103,19 @@ async def admit_cheaper(
     return result if result.kind != "spent" else refused
 
 
-async def attempt(
+async def attempted(
     call: Call, terms: Terms, budgets: Budgets, learned: Learned, now_s: float
 ) -> HoldResult:
-    """Plan, clamp and hold. Raises Refusal for what no waiting can change."""
+    """`attempt`, waited for."""
+    result = attempt(call, terms, budgets, learned, now_s)
+    return result if isinstance(result, HoldResult) else await result
+
+
+def attempt(
+    call: Call, terms: Terms, budgets: Budgets, learned: Learned, now_s: float
+) -> HoldResult | Awaitable[HoldResult]:
+    """Plan, clamp and hold; most calls need not wait. Raises Refusal for what no waiting can
+    change."""
     if budgets.index.templated:
         check_customer(call, budgets.index)
     bounds, plan = find_plan(call, terms, budgets, learned, now_s)
@@ -122,7 +133,7 @@ async def attempt(
         plan.spared = [((cap.id, 0), cap) for cap in caps if bounds.needed(cap) > cap.limit]
     assert call.hold is not None
     record = hold_record(call, call.hold)
-    return budgets.hold_at_once(record, plan) or await budgets.hold(record, plan, now_s)
+    return budgets.hold_at_once(record, plan) or budgets.hold(record, plan, now_s)
 
 
 def find_terms(call: Call, budgets: Budgets) -> Terms:

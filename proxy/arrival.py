@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from db.journal_records import CUSTOMER_TAG
+from pricing.price import Price
 from proxy.forward import request_head
 from proxy.providers.base import Route
 from proxy.scopes import Principal
@@ -27,6 +28,7 @@ class Arrival:
     """The head of a metered request, routed and authenticated."""
 
     __slots__ = (
+        "_prices",
         "_state",
         "_terms",
         "credential",
@@ -53,6 +55,7 @@ class Arrival:
         assert call.principal is not None
         self._state = call.state
         self._terms: dict[str, Terms] = {}
+        self._prices: dict[tuple[str, ...], Price | None] = {}
         self.provider = call.provider
         self.dialect = call.dialect
         self.route = call.route
@@ -82,6 +85,18 @@ class Arrival:
         found.principal.customer = customer
         found.own = replace(own, customer=customer, tags={**own.tags, CUSTOMER_TAG: customer})
         return found
+
+    def price_of(self, *models: str) -> Price | None:
+        """The price of the first of these models that has one, for this caller here."""
+        try:
+            return self._prices[models]
+        except KeyError:
+            prices, provider = self._state.prices.for_key(self.principal.key), self.provider
+        if len(self._prices) >= TERMS_MAX:
+            self._prices.clear()
+        price = prices.find(provider.prices, *provider.price_names(*models))
+        self._prices[models] = price
+        return price
 
     def terms(self, model: str) -> "Terms | None":
         """What was found for a model before."""

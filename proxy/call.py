@@ -247,18 +247,15 @@ def check_metered(call: Call) -> None:
         )
 
 
-async def read_request(call: Call, body_bytes_max: int) -> None:
-    """The body, whole, and the facts in it."""
+def read_request(call: Call, body: bytes) -> None:
+    """The facts in the body, which is whole."""
     arrival = call.arrival
     assert arrival is not None
     provider = arrival.provider
-    if provider.auth is not None:
-        await provider.auth.ready()
-    body = call.client.body_now(body_bytes_max)
-    call.body = await call.client.body(body_bytes_max) if body is None else body
-    if is_form(call.body):
-        check_boundary(call.head.noted.get(b"content-type", b""), call.body)
-    facts = call.dialect.facts(arrival.route, arrival.path_text, call.query, call.body)
+    call.body = body
+    if is_form(body):
+        check_boundary(call.head.noted.get(b"content-type", b""), body)
+    facts = call.dialect.facts(arrival.route, arrival.path_text, call.query, body)
     if provider.headers is not None:
         provider.headers.request_headers(facts, call.head.lines)
     call.facts = facts

@@ -60,6 +60,7 @@ class AsgiClient:
         "query",
         "raw_path",
         "started",
+        "task",
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,6 +71,7 @@ class AsgiClient:
         self.started = False  # the status line is out: an error can only cut the stream now
         self.gone = False
         self.arrival: Arrival | None = None  # of the call before with the same head
+        self.task: asyncio.Task[None] | None = None  # that serves it, where it is its own
         self._receive = receive
         self._send = send
         self._watcher: asyncio.Task[None] | None = None

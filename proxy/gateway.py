@@ -2,10 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 from db.journal_files import JournalError
-from pricing.price import Price
 from proxy.admission import admit
 from proxy.arrival import Arrival
 from proxy.batches import read_parts
@@ -101,12 +100,9 @@ class Gateway:
         else:
             await send({"type": "websocket.close", "code": 1008})
 
-    async def handle(self, client: AsgiClient) -> None:
+    def handle(self, client: AsgiClient) -> Coroutine[None, None, None]:
         """One request of whatever kind."""
-        if client.raw_path in _OWN_PATHS:
-            await self._answer_own(client)
-        else:
-            await self.serve(client)
+        return self._answer_own(client) if client.raw_path in _OWN_PATHS else self.serve(client)
 
     async def _answer_own(self, client: AsgiClient) -> None:
         """Health, and what a caller may know of itself."""
@@ -133,7 +129,7 @@ class Gateway:
         if arrival is not None and not arrival.holds(state, now_s):
             arrival = None
         call = Call(client, state, self._ids.new(at_ms), at_ms, arrival)
-        call.task = asyncio.current_task()
+        call.task = client.task or asyncio.current_task()
         self.in_flight.add(call)
         try:
             await self._run(call, now_s)
@@ -166,7 +162,12 @@ class Gateway:
                 await pass_through(call, self._pool, settings.max_body_bytes, self._objects)
                 return
             call.arrival = call.client.arrival = Arrival(call)
-        await read_request(call, settings.max_body_bytes)
+        if call.arrival.provider.auth is not None:
+            await call.arrival.provider.auth.ready()
+        body = call.client.body_now(settings.max_body_bytes)
+        if body is None:
+            body = await call.client.body(settings.max_body_bytes)
+        read_request(call, body)
         if call.facts is not None and call.facts.later == "batch":
             assert self._objects is not None
             await read_parts(call, self._objects)
@@ -210,12 +211,7 @@ class Gateway:
         assert call.price is not None
         assert call.provider is not None
         assert call.arrival is not None
-        prices = call.state.prices.for_key(call.arrival.principal.key)
-        provider = call.provider
-
-        def find_price(*models: str) -> Price | None:
-            return prices.find(provider.prices, *provider.price_names(*models))
-
+        find_price = call.arrival.price_of
         try:
             done = outcome(
                 ending=ending,

@@ -69,6 +69,7 @@ class ServerClient(AsgiClient):
         self.started = False
         self.gone = False
         self.arrival = None
+        self.task = None
         # connection
         self.version = "1.1"
         self.keep_alive = True

@@ -199,7 +199,7 @@ class DirectConnection(Connection):
     def _start(self, client: ServerClient) -> None:
         self._serving = client
         # The task is held by whatever it waits for; the gateway keeps its calls besides.
-        self.loop.create_task(self._run(client))
+        client.task = self.loop.create_task(self._run(client))
 
     async def _run(self, client: ServerClient) -> None:
         try:

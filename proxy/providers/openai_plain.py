@@ -20,16 +20,16 @@ Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
 # --- requests ---
 
 
-class _Message(Struct):
+class _Message(Struct, gc=False):
     content: str | None = None
     audio: None = None
 
 
-class _StreamOptions(Struct):
+class _StreamOptions(Struct, gc=False):
     include_usage: bool | None = None
 
 
-class _Request(Struct):
+class _Request(Struct, gc=False):
     model: Annotated[str, Meta(min_length=1, max_length=MODEL_CHARS_MAX)]
     messages: list[_Message]
     stream: bool | None = None
@@ -89,19 +89,19 @@ def plain_request(route: Route, body: bytes) -> Facts | None:
 # --- replies ---
 
 
-class _InputDetails(Struct, forbid_unknown_fields=True):
+class _InputDetails(Struct, forbid_unknown_fields=True, gc=False):
     cached_tokens: Count | None = None
     audio_tokens: Literal[0] | None = None
 
 
-class _OutputDetails(Struct, forbid_unknown_fields=True):
+class _OutputDetails(Struct, forbid_unknown_fields=True, gc=False):
     reasoning_tokens: Count | None = None
     audio_tokens: Literal[0] | None = None
     accepted_prediction_tokens: Literal[0] | None = None
     rejected_prediction_tokens: Literal[0] | None = None
 
 
-class _Usage(Struct, forbid_unknown_fields=True):
+class _Usage(Struct, forbid_unknown_fields=True, gc=False):
     prompt_tokens: Count
     completion_tokens: Count
     total_tokens: Count
@@ -109,7 +109,7 @@ class _Usage(Struct, forbid_unknown_fields=True):
     completion_tokens_details: _OutputDetails | None = None
 
 
-class _Reply(Struct):
+class _Reply(Struct, gc=False):
     usage: _Usage
     model: Annotated[str, Meta(max_length=MODEL_CHARS_MAX)] = ""
     id: str = ""
