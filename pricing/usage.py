@@ -48,7 +48,7 @@ class Usage:
         if self.reasoning_tokens:
             out["reasoning_tokens"] = self.reasoning_tokens
         rare = _rare(self)
-        if any(rare):
+        if rare != _NONE_RARE:
             out |= {name: value for name, value in zip(_RARE, rare, strict=True) if value}
         if self.provider_cost_nano is not None:
             out["provider_cost_nano"] = self.provider_cost_nano
@@ -80,6 +80,7 @@ _USUAL = frozenset(("input_tokens", "output_tokens", "cache_read_tokens", "reaso
 # Every field whose default is 0 or "", but those that are often set.
 _RARE = tuple(f.name for f in fields(Usage) if f.default in (0, "") and f.name not in _USUAL)
 _rare = attrgetter(*_RARE)
+_NONE_RARE = _rare(Usage())
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ _PATH_SAFE = "/:@!$&'()*+,;=~"
 
 def join_lines(headers: Headers) -> bytes:
     """The lines of a head, each after a line break."""
-    return b"".join([b"\r\n%b: %b" % header for header in headers])
+    return b"\r\n".join([b"", *[b": ".join(header) for header in headers]])
 
 
 def split_lines(lines: bytes) -> Headers:

@@ -6,7 +6,7 @@ one credential, `accept-encoding: identity`, `content-length`. Everything else, 
 it, stays as the client sent it.
 """
 
-from proxy.client import Headers, join_lines, split_lines
+from proxy.client import Headers, split_lines
 from proxy.request_head import HOP_BY_HOP, RequestHead
 
 _FRAMING = HOP_BY_HOP | {b"content-length"}
@@ -51,7 +51,8 @@ class ReplyHead:
 
     def __init__(self, headers: Headers) -> None:
         # Those that go on, but for a length, each after a line break.
-        self.lines = join_lines([header for header in headers if header[0] not in _FRAMING])
+        kept = [b": ".join(header) for header in headers if header[0] not in _FRAMING]
+        self.lines = b"\r\n".join([b"", *kept])
         first = dict(headers[::-1]).get
         self.length = first(b"content-length")
         self.content_type = first(b"content-type", b"")

@@ -123,7 +123,7 @@ class Pool:
         kept connection turns out to be dead before a byte of an answer, a request in bytes is
         sent once more on a new one. Raises UpstreamError; then the exchange is over.
         """
-        if origin.absolute_form:
+        if origin.proxy is not None and origin.absolute_form:
             head = origin.to_absolute_form(head)
         try:
             if exchange.error is not None:
