@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pricing.calculator import cost
 from pricing.ceiling import ceiling, ceiling_cost, ceiling_usage, output_limit_for, with_tools
-from pricing.errors import MissingMaximum
+from pricing.errors import MissingMaximum, PricingError
 from pricing.price import Price, is_priced
 from pricing.table import TABLES_DIR, PriceTable, list_tables
 from pricing.tiers import reachable_tiers
@@ -253,6 +253,29 @@ def test_a_lost_call_can_be_priced_again_from_its_row(price: Price, rng: random.
 
 
 # --- clamping ------------------------------------------------------------------------------
+
+
+@given(
+    st.sampled_from(EVERY_PRICE),
+    st.integers(0, 10**7),
+    st.none() | st.integers(-1, 10**6),
+    st.sampled_from(TIERS_ASKED),
+    st.sampled_from(["", "fast"]),
+)
+def test_the_short_way_to_a_ceiling_is_the_long_one(
+    price: Price, body_bytes: int, limit: int | None, tier: str, speed: str
+) -> None:
+    size = RequestSize(body_bytes, limit, service_tier=tier, speed=speed)
+    assert size.simple
+    try:
+        usage = ceiling_usage(size, price)
+    except PricingError:
+        with pytest.raises(PricingError):
+            ceiling(size, price)
+        return
+    bound = ceiling(size, price)
+    assert (bound.usage, bound.nano) == (usage, ceiling_cost(usage, price))
+    assert bound.tokens == usage.input_tokens + usage.output_tokens
 
 
 @given(

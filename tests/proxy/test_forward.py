@@ -1,6 +1,7 @@
 """The edits of a request's head, all of them, and of a reply's headers."""
 
-from proxy.forward import own_framing, reply_headers, request_head
+from proxy.client import join_lines, split_lines
+from proxy.forward import ReplyHead, own_framing, reply_headers, request_head
 from proxy.request_head import RequestHead
 
 CREDENTIAL = b"authorization: Bearer sk-real"
@@ -90,3 +91,33 @@ def test_reply_headers() -> None:
     kept = [reply[0], *reply[4:]]
     assert reply_headers(reply, keep_length=False) == kept
     assert reply_headers(reply, keep_length=True) == [reply[0], *reply[3:]]
+
+
+def test_a_replys_head_is_read_once() -> None:
+    head = ReplyHead(
+        [
+            (b"content-type", b"application/json"),
+            (b"connection", b"keep-alive"),
+            (b"content-length", b"12"),
+            (b"x-empty", b""),
+            (b"set-cookie", b"a=1"),
+            (b"set-cookie", b"b: 2"),
+        ]
+    )
+    assert (head.content_type, head.content_encoding, head.length) == (
+        b"application/json",
+        b"",
+        b"12",
+    )
+    assert head.headers == [
+        (b"content-type", b"application/json"),
+        (b"x-empty", b""),
+        (b"set-cookie", b"a=1"),
+        (b"set-cookie", b"b: 2"),
+    ]
+    assert head.lines == join_lines(head.headers)
+
+
+def test_a_head_without_lines() -> None:
+    assert ReplyHead([]).lines == join_lines([]) == b""
+    assert split_lines(b"") == []
