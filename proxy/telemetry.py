@@ -21,7 +21,7 @@ ABOVE_CEILING = "cost above ceiling"
 MODEL_CHARS_MAX = 128  # of a name that a caller chose, in what is counted
 _FLUSH_S = 0.1
 _BUFFER_BYTES_MAX = 1024 * 1024
-_TOLD_TOGETHER = 8  # calls; more would hold up whoever comes then
+_TOLD_TOGETHER = 8  # calls at least; many more would hold up whoever comes then
 _KEPT_BODY_BYTES_MAX = 65_536  # of a request: a larger one does not wait for others
 _BLOCKED = frozenset(["budget_exceeded", "budget_busy", "cost_cap_exceeded"])
 NO_USAGE = Usage()  # as counted; never changed
@@ -97,8 +97,8 @@ class Telemetry:
         call.meter = None  # with the reply in it
         ended = self._ended
         ended.append((call, duration_ns))
-        if len(ended) >= _TOLD_TOGETHER or len(call.body) > _KEPT_BODY_BYTES_MAX:
-            self._tell()
+        if len(ended) == _TOLD_TOGETHER or len(call.body) > _KEPT_BODY_BYTES_MAX:
+            self._loop.call_soon(self._tell)  # what is written to clients by now goes out first
         elif self._timer is None:
             self._timer = self._loop.call_later(_FLUSH_S, self._on_timer)
 

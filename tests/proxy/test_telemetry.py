@@ -14,10 +14,14 @@ from proxy.telemetry import LineLog, Telemetry
 
 
 class Loop:
-    """Timers are a list: the test runs them."""
+    """Timers and what runs next are lists: the test runs them."""
 
     def __init__(self) -> None:
         self.timers: list[Any] = []
+        self.soon: list[Any] = []
+
+    def call_soon(self, callback: Any) -> None:
+        self.soon.append(callback)
 
     def call_later(self, delay_s: float, callback: Any) -> Any:
         self.timers.append(callback)
@@ -77,7 +81,9 @@ def test_several_are_told_of_together(told: Told) -> None:
     for number in range(7):
         told.telemetry.ended(a_call(request_id=str(number)))
     assert told.lines() == []
+    assert told.loop.soon == []
     told.telemetry.ended(a_call(request_id="7"))
+    told.loop.soon.pop()()
     assert [line["request_id"] for line in told.lines()] == [str(n) for n in range(8)]
 
 
@@ -100,6 +106,7 @@ def test_the_counts_are_whole_whenever_they_are_asked_for(told: Told) -> None:
 def test_a_large_request_is_not_kept(told: Told) -> None:
     told.telemetry.ended(a_call())
     told.telemetry.ended(a_call(body=bytes(100_000)))
+    told.loop.soon.pop()()
     assert len(told.lines()) == 2
 
 
