@@ -17,6 +17,7 @@ from db.threads import lower_priority
 
 BUSY_TIMEOUT_S = 10
 CONNECT_TIMEOUT_S = 10
+CACHE_KIB = 1024  # of a writer: it goes to the ends of tables; the system has the files in memory
 WAL_BYTES_MAX = 64 * 2**20
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 
@@ -164,6 +165,7 @@ def _sqlite_pragmas(read_only: bool) -> tuple[str, ...]:
         # One fsync per commit: a journal segment is deleted once its rows are committed.
         "PRAGMA synchronous=FULL",
         "PRAGMA foreign_keys=ON",
+        f"PRAGMA cache_size=-{CACHE_KIB}",
         f"PRAGMA journal_size_limit={WAL_BYTES_MAX}",
     )
 
