@@ -5,6 +5,7 @@ import pytest
 
 from proxy.providers.base import Dialect, Route
 from proxy.providers.openai import OpenAI
+from proxy.providers.openai_realtime import ANSWER, TRANSCRIPT
 from proxy.providers.registry import DIALECT_NAMES, check, dialect
 
 CEILINGS = (Path(__file__).parents[3] / "docs/ceilings.md").read_text()
@@ -77,10 +78,23 @@ def test_a_dialect_that_lies_is_caught(wrong: Dialect) -> None:
         check(wrong)
 
 
+def metered_routes(name: str) -> set[str]:
+    return {route.name for _, _, route in dialect(name).routes() if route.kind == "metered"}
+
+
+def documented_routes() -> set[str]:
+    rows = [line for line in CEILINGS.splitlines() if line.startswith("| `")]
+    return {word for row in rows for word in re.findall(r"`([^`]+)`", row.split("|")[1])}
+
+
 @pytest.mark.parametrize("name", DIALECT_NAMES)
 def test_the_hold_of_every_metered_route_is_documented(name: str) -> None:
-    rows = [line for line in CEILINGS.splitlines() if line.startswith("| `")]
-    documented = {word for row in rows for word in re.findall(r"`([^`]+)`", row.split("|")[1])}
-    metered = {route.name for _, _, route in dialect(name).routes() if route.kind == "metered"}
+    metered = metered_routes(name)
     assert metered
-    assert metered <= documented
+    assert metered <= documented_routes()
+
+
+def test_no_other_route_is_documented() -> None:
+    turns = {ANSWER.name, TRANSCRIPT.name}
+    metered = {route for name in DIALECT_NAMES for route in metered_routes(name)}
+    assert documented_routes() == metered | turns
