@@ -2,6 +2,7 @@
 after the reply that each of them hangs on."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,6 @@ def kill_all(serving: Serving) -> None:
     serving.start()
 
 
-def sdk_of(serving: Serving) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{serving.url}/openai/v1", api_key=KEY, max_retries=0)
-
-
 def endings(rows: list[dict[str, Any]]) -> list[str]:
     return sorted(row["ending"] for row in rows)
 
@@ -49,10 +46,15 @@ def endings(rows: list[dict[str, Any]]) -> list[str]:
 def test_killed_between_each_of_its_steps(
     tmp_path: Path, provider: BatchProvider, kill: Callable[[Serving], None]
 ) -> None:
-    with Serving(tmp_path, provider.server.url) as serving:
-        file = sdk_of(serving).files.create(file=("in.jsonl", REQUESTS), purpose="batch")
+    with Serving(tmp_path, provider.server.url) as serving, ExitStack() as clients:
+
+        def sdk() -> openai.OpenAI:
+            url = f"{serving.url}/openai/v1"
+            return clients.enter_context(openai.OpenAI(base_url=url, api_key=KEY, max_retries=0))
+
+        file = sdk().files.create(file=("in.jsonl", REQUESTS), purpose="batch")
         kill(serving)
-        batch = sdk_of(serving).batches.create(
+        batch = sdk().batches.create(
             input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
         )
         kill(serving)
@@ -60,13 +62,13 @@ def test_killed_between_each_of_its_steps(
         assert (row["ending"], row["cost_usd"]) == ("open", row["hold_usd"])
         provider.output = ANSWERS
         provider.finish()
-        assert sdk_of(serving).batches.retrieve(batch.id).output_file_id == "file-out"
+        assert sdk().batches.retrieve(batch.id).output_file_id == "file-out"
         kill(serving)
-        assert sdk_of(serving).files.content("file-out").content == ANSWERS
+        assert sdk().files.content("file-out").content == ANSWERS
         kill(serving)
         rows = serving.wait_rows(2)
-        sdk_of(serving).files.content("file-out")  # told again, to other processes
-        sdk_of(serving).batches.retrieve(batch.id)
+        sdk().files.content("file-out")  # told again, to other processes
+        sdk().batches.retrieve(batch.id)
         assert serving.stop() == 0
         rows = serving.rows()
         assert endings(rows) == ["complete", "open"]
