@@ -18,6 +18,7 @@ from tests.harness import KEY, Running, a_config
 from tests.replay import ReplayServer
 
 T = TypeVar("T")
+C = TypeVar("C", bound=contextlib.AbstractContextManager[Any])
 WAIT_S = 10.0
 _numbers = itertools.count(1)
 
@@ -80,6 +81,11 @@ class Stage:
         trace: TracebackType | None,
     ) -> None:
         self._stack.close()
+
+    def opened(self, client: C) -> C:
+        """A client that is closed before the proxy is: one left to the collector may leave its
+        sockets open, and a warning with whatever test runs then."""
+        return self._stack.enter_context(client)
 
     def reload(self, **changes: Any) -> None:
         """A new configuration, in force when this returns."""

@@ -53,11 +53,13 @@ def provider(stage: Stage) -> BatchProvider:
 
 
 def sdk_of(stage: Stage) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{stage.app.url}/openai/v1", api_key=KEY, max_retries=0)
+    url = f"{stage.app.url}/openai/v1"
+    return stage.opened(openai.OpenAI(base_url=url, api_key=KEY, max_retries=0))
 
 
 def claude_of(stage: Stage) -> anthropic.Anthropic:
-    return anthropic.Anthropic(base_url=f"{stage.app.url}/anthropic", api_key=KEY, max_retries=0)
+    url = f"{stage.app.url}/anthropic"
+    return stage.opened(anthropic.Anthropic(base_url=url, api_key=KEY, max_retries=0))
 
 
 def submit(sdk: openai.OpenAI, requests: bytes = REQUESTS, **more: Any) -> Any:

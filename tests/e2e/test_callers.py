@@ -65,7 +65,8 @@ def test_openais_list_has_what_the_key_may_use_and_what_has_a_price(
     stage: Stage, name: str, models: list[str]
 ) -> None:
     stage.provider.reply(json_reply(openai_list()))
-    client = OpenAI(api_key=name, base_url=f"{stage.app.url}/v1", max_retries=0)
+    url = f"{stage.app.url}/v1"
+    client = stage.opened(OpenAI(api_key=name, base_url=url, max_retries=0))
     assert [model.id for model in client.models.list()] == models
     assert stage.rows() == []  # free of charge
 
@@ -78,7 +79,8 @@ def test_anthropics_list_keeps_its_cursors(stage: Stage) -> None:
     ]
     page = {"data": items, "has_more": False, "first_id": names[0], "last_id": names[1]}
     stage.provider.reply(json_reply(page))
-    client = Anthropic(api_key="tk-mini", base_url=stage.app.url, max_retries=0)
+    url = stage.app.url
+    client = stage.opened(Anthropic(api_key="tk-mini", base_url=url, max_retries=0))
     found = client.models.list()
     assert [model.id for model in found.data] == [names[0]]
     assert (found.first_id, found.last_id) == names
