@@ -165,7 +165,7 @@ async def exhausted_at_ms(
     at_ms = None if ahead is None else today_s * 1000 + round(ahead * DAY_MS)
     end_s = _end_s(budget, now_ms)
     if at_ms is None or at_ms >= end_s * 1000:
-        return None, "not in a year" if end_s >= FOREVER else "not before its period ends"
+        return None, "not in a year" if end_s >= FOREVER else "not in this period"
     return at_ms, f"{len(history)} days of history"
 
 

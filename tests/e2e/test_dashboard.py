@@ -1,6 +1,7 @@
 """A walk through the dashboard in a real browser, beside a real SDK and a scripted provider."""
 
 import contextlib
+import os
 import shutil
 import socket
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from tests.e2e.stage import Stage, eventually
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 KEY = "admin-key-of-the-walk"
+RECORD = os.environ.get("TOLLKEEPER_WALK", "")  # a directory
 HOSTILE = "<script>document.title='owned'</script>"
 PAGES = ("", "/budgets", "/calls", "/refusals", "/keys", "/prices?q=gpt-4o", "/alerts", "/audit")
 LONG_MS = 20_000
@@ -54,13 +56,18 @@ def page() -> Iterator[Any]:
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        context = browser.new_context(viewport={"width": 1280, "height": 900})
+        if RECORD:
+            context.tracing.start(screenshots=True, snapshots=True)
+        page = context.new_page()
         page.set_default_timeout(LONG_MS)
         complaints: list[str] = []
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
         page.on("dialog", lambda dialog: dialog.accept())
         yield page
+        if RECORD:
+            context.tracing.stop(path=Path(RECORD) / "walk.zip")
         browser.close()
     assert [each for each in complaints if "401" not in each] == []  # a wrong key is told so
 

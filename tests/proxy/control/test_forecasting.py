@@ -126,7 +126,7 @@ async def test_when_a_budget_is_spent(engine, calls, fields, at):
 @pytest.mark.parametrize(
     ("fields", "because"),
     [
-        ({}, "not before its period ends"),
+        ({}, "not in this period"),
         ({"limit": 10_000 * USD, "period": "total"}, "not in a year"),
         ({"period": "hour"}, "periods of a day and longer are forecast"),
         ({"models": ("gemini*",)}, "0 days of history are too few"),
