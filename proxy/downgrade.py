@@ -1,7 +1,8 @@
 """A cheaper model in place of one a budget cannot pay any more (`on_exhausted: downgrade`).
 
 Only the name of the model is exchanged, byte by byte: the value of the body's `model`, or the
-model in the path of Gemini's API. Where that is not possible the request stays as it is.
+model in the path where the API names it there. Where that is not possible the request stays as
+it is.
 """
 
 import json
@@ -9,6 +10,7 @@ import re
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import NamedTuple
+from urllib.parse import quote
 
 from proxy.arrival import Arrival
 from proxy.call import Call
@@ -19,7 +21,13 @@ from proxy.wire import BudgetEntry
 
 BODY_BYTES_MAX = 4 * 2**20  # of a request that is read once more
 TAG = f"{RESERVED_TAG}downgraded_from"
-_IN_PATH = re.compile(rb"(.*/models/)[^/:]+(:[A-Za-z]+)\Z")
+_GOOGLE = re.compile(rb"(.*/models/)[^/:]+(:[A-Za-z]+)\Z")
+_IN_PATH = {  # by dialect: what is before and behind the name
+    "gemini": _GOOGLE,
+    "vertex": _GOOGLE,
+    "bedrock": re.compile(rb"(.*/model/)[^/]+(/[a-z-]+)\Z"),
+    "azure": re.compile(rb"(.*/deployments/)[^/]+(/.+)\Z"),
+}
 _SPACE = re.compile(r"[ \t\n\r]*")
 _decode_value = json.JSONDecoder().raw_decode
 
@@ -71,8 +79,9 @@ def target_of(budget: BudgetEntry, model: str) -> str:
 
 def rewritten(dialect: str, body: bytes, path: bytes, model: str) -> tuple[bytes, bytes]:
     """Body and path of a request for another model, where they can name it."""
-    if dialect == "gemini" and _IN_PATH.fullmatch(path):
-        return body, _IN_PATH.sub(lambda found: found[1] + model.encode() + found[2], path)
+    found = _IN_PATH[dialect].match(path) if dialect in _IN_PATH else None
+    if found is not None:
+        return body, found[1] + quote(model, safe="@").encode() + found[2]
     return with_model(body, model), path
 
 
