@@ -1,6 +1,7 @@
 """Groq, Mistral and Cohere with their own SDKs: only the base URL and the key are changed."""
 
 from decimal import Decimal
+from importlib.util import find_spec, module_from_spec
 from typing import Any
 
 import cohere
@@ -114,6 +115,16 @@ def test_an_error_of_the_provider(tollkeeper: Harness, vendor: Vendor, override:
 # --- addresses -----------------------------------------------------------------------------
 
 
+def imported_now(name: str) -> Any:
+    """A module as it is when it is imported: Cohere's SDK reads the environment then."""
+    spec = find_spec(name)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_addresses_from_the_environment(
     tollkeeper: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,7 +134,10 @@ def test_addresses_from_the_environment(
         address = "CO_API_URL" if name == "cohere" else "GROQ_BASE_URL"
         monkeypatch.setenv(address, f"{tollkeeper.url}/{name}")
         monkeypatch.setenv(f"{prefix}_API_KEY", KEY)
-    with groq.Groq() as client, cohere.ClientV2(httpx_client=httpx.Client()) as co:
+    with (
+        groq.Groq() as client,
+        imported_now("cohere.client_v2").ClientV2(httpx_client=httpx.Client()) as co,
+    ):
         client.chat.completions.create(model=by_name["groq"].model, messages=CONVERSATION)
         co.chat(model=by_name["cohere"].model, messages=CONVERSATION)
     assert [row["provider"] for row in tollkeeper.rows()] == ["groq", "cohere"]
