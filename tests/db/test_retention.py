@@ -1,5 +1,6 @@
 """Calls of long ago go; what was made of them stays right."""
 
+import asyncio
 import random
 import uuid
 from datetime import UTC, date, datetime
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine, delete, func, select, text, update
 
 from db import retention
+from db.engine import open_engine
 from db.errors import ReportError
 from db.models import (
     CostAdjustment,
@@ -149,6 +151,25 @@ async def test_killed_between_batches_it_goes_on(engine, used_books, monkeypatch
     ]
     assert await remove(engine) == (0, 0)
     assert await count(engine, Retention) == 1
+
+
+@pytest.mark.parametrize("by_partition", [True, False])
+async def test_two_runs_at_once_remove_each_call_once(
+    url, engine, used_books, monkeypatch, by_partition
+):
+    """As two hosts would that begin at the same hour."""
+    monkeypatch.setattr(retention, "BATCH_CALLS", 1)
+    monkeypatch.setattr(retention, "BATCH_CALLS_MAX", 1)
+    if not by_partition:
+        monkeypatch.setattr(retention, "list_partitions", lambda connection: [])
+    other = open_engine(url)
+    try:
+        removed = await asyncio.gather(remove(engine), remove(other))
+    finally:
+        await other.dispose()
+    assert [sum(each) for each in zip(*removed, strict=True)] == [6, 1_400_000]
+    assert await verify(engine) == []
+    assert await remove(engine) == (0, 0)
 
 
 async def test_calls_that_arrive_later_count_and_go_the_next_time(engine, used_books, write):
