@@ -21,6 +21,7 @@ from db.report_filters import Filters
 from db.report_periods import Periods
 
 HOURS_MAX = 8_000  # beyond it all hours are read
+EDGES_MAX = 300  # of one query: SQLite takes a thousand conditions
 
 
 class Part(NamedTuple):
@@ -114,8 +115,9 @@ def _of_time(
         parts.append(Part(ROWS, since, first))
     if until != last:
         parts.append(Part(ROWS, last, until))
-    if edges:
-        parts.append(Part(ROWS, edges[0][0], edges[-1][1], edges=edges))
+    for start in range(0, len(edges), EDGES_MAX):
+        some = edges[start : start + EDGES_MAX]
+        parts.append(Part(ROWS, some[0][0], some[-1][1], edges=some))
     return parts
 
 

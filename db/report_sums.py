@@ -3,8 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, and_, bindparam, column, func, literal_column, select
-from sqlalchemy import values as table_of_values
+from sqlalchemy import and_, bindparam, func, literal_column, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.errors import ReportError
@@ -170,27 +169,22 @@ async def _sums_query(
     )
     return (
         select(*columns, *wanted)
-        .select_from(_from(part, {*by, *filters.where}))
+        .select_from(from_clause(source, {*by, *filters.where}))
         .where(*await conditions(connection, source, part_filters), *_of_part(part))
         .group_by(*(each.name for each in columns))
     )
 
 
-def _from(part: Part, dimensions: Collection[str]) -> Any:
-    """The edges come first: each is a look into the index of times."""
-    table = from_clause(part.source, dimensions)
-    if not part.edges:
-        return table
-    columns = column("low", BigInteger), column("high", BigInteger)
-    pairs = table_of_values(*columns, literal_binds=True).data(part.edges)
-    edges = pairs.cte("edges")
-    time = part.source.time
-    return edges.join(table, and_(time >= edges.c.low, time < edges.c.high))
+def _within(time: Any, low: int, high: int) -> Any:
+    return and_(time >= literal_column(str(low)), time < literal_column(str(high)))
 
 
 def _of_part(part: Part) -> list[Any]:
     """Hours are written out: there may be more than a statement takes as parameters."""
     found: list[Any] = [part.source.table.c.tag == part.tag] if part.tag else []
+    if part.edges:  # each a look into the index of times
+        time = part.source.time
+        found.append(or_(*(_within(time, *edge) for edge in part.edges)))
     if part.hours:
         hours: Any = bindparam("hours", part.hours, expanding=True, literal_execute=True)
         found.append(part.source.time.in_(hours))
