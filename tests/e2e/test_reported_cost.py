@@ -111,9 +111,9 @@ def test_somebody_elses_key_pays(stage: Stage) -> None:
 def test_drift_is_counted_and_reported(stage: Stage) -> None:
     gateway = stage.app.app.gateway
     assert gateway is not None
-    counts = gateway._telemetry.metrics._provider_costs
 
     def counted() -> dict[str, int]:
+        counts = gateway._telemetry.metrics._provider_costs  # with every call that has ended
         return dict(zip(PROVIDER_COST, counts.get("openai", [0] * 4), strict=True))
 
     before, sums_before = counted(), sums(stage)

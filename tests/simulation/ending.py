@@ -4,6 +4,7 @@ books agree with the provider's bill."""
 import asyncio
 import json
 import uuid
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from db.ledger import Ledger
@@ -141,7 +142,11 @@ def _check_spent(world: "World", call: SimCall) -> None:
     except KeyError as exc:
         raise Violation(f"end: a refusal without figures: {call.body!r}") from exc
     needed = round(float(needed) * 10**9) if unit == "usd" else int(needed)
+    # Of the window that was meant: the next may have begun since.
+    resets_at = details.get("resets_at")
     now_s = world.hosts[0].now_s()
+    if resets_at is not None:
+        now_s = datetime.fromisoformat(resets_at).timestamp() - 1
     rooms = []
     for entry in world.hosts[0].control.snapshot.budgets:  # type: ignore[union-attr]
         if (entry.unit, entry.scope, entry.period) == (unit, scope, period):
