@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from proxy.cli_explain import explain_call
 from proxy.control.admin import admin_app
 from proxy.control.control import Control
+from proxy.serve import LEDGER_NICE
 from proxy.server import Server
 
 PAGES = (
@@ -60,7 +61,7 @@ class Serving:
         self._thread.join()
 
     async def _serve(self, url: str, directory: Path) -> None:
-        control = Control(config(url, directory), CLOCK)
+        control = Control(config(url, directory), CLOCK, ledger_nice=LEDGER_NICE)
         await control.start()
         app = admin_app(control, explain_call)
         server = Server(app, keep_alive_s=75, header_bytes_max=64 * 1024)

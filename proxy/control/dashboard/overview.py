@@ -33,6 +33,7 @@ PERIODS = {
 Refused = Sequence[tuple[str, int]] | None  # calls by reason
 SHOWN_MAX = 25
 TEXT_MAX = 256
+HOUR_S = 3600
 NONE = "(none)"
 
 
@@ -79,6 +80,10 @@ class View:
             start = current_window("day", self.timezone, 0, 1, start - 1)[0]
         return start
 
+    def cuts_hours(self, now_s: float) -> bool:
+        """Whether it is of a tag, and calls have to be read where days begin within an hour."""
+        return self.by == "tag" and self.since_s(now_s) % HOUR_S != 0
+
     def url(self, **changes: str) -> str:
         """This view with something else about it; "" leaves a condition out."""
         values = {
@@ -94,7 +99,10 @@ async def overview(visit: Visit) -> Response:
     where = visit.identity.narrow(view.where)
     headers, query = visit.request.headers, visit.request.query_params
     at_once = "hx-request" in headers or "whole" in query
-    if not at_once and not await visit.backend.read(lambda c: in_rollups(c, view.dimensions)):
+    if not at_once and (
+        view.cuts_hours(now_ms / 1000)
+        or not await visit.backend.read(lambda c: in_rollups(c, view.dimensions))
+    ):
         return visit.page("overview_later.html", view=view)  # it may take seconds
 
     async def ask(connection: AsyncConnection) -> tuple[Answer, Chart, Refused]:

@@ -103,12 +103,18 @@ async def test_the_total_is_that_of_report_and_api_to_the_nano_dollar(scene):
     assert shown == 2 * COST
 
 
-@pytest.mark.parametrize("query", ["?by=tag&tag=note&provider=openai", "?by=key&tag:note=x"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "?by=tag&tag=note&provider=openai", "?by=key&tag:note=x",
+        "?by=tag&tag=note&timezone=Asia/Kolkata",
+    ],
+)  # fmt: skip
 async def test_what_rollups_have_not_is_shown_once_the_page_is_there(scene, query):
     browser = await scene.admin()
     html = (await browser.get(query)).text
     assert 'id="total"' not in html
-    place = unescape(re.search(r'hx-get="/dashboard([^"]+)" hx-trigger="load"', html)[1])
+    place = unescape(re.search(r'hx-get="/dashboard([^"]+)" hx-trigger="load ', html)[1])
     part = (await browser.get(place, headers={"hx-request": "true"})).text
     link = unescape(re.search(r'href="/dashboard([^"]+whole=1[^"]*)"', html)[1])
     wanted = 0 if "note=x" in query else 2 * COST
