@@ -1,8 +1,16 @@
-"""Mail over SMTP, in a thread: the standard library's client blocks, with a limit on each step."""
+"""Mail over SMTP, in a thread of its own: the standard library's client blocks, with a limit on
+each step.
+
+Not in a thread of the loop's pool: a server that hangs would take those from everybody else, such
+as the renewal of a provider's access token, and the process could not end before it.
+"""
 
 import asyncio
+import contextlib
 import smtplib
 import ssl
+import threading
+from collections.abc import Callable
 from email.message import EmailMessage
 from email.utils import formatdate
 
@@ -11,13 +19,15 @@ from proxy.control.alerts.channels import TIMEOUT_S, Undelivered, Unreachable
 from proxy.control.alerts.messages import Content
 
 PORTS = {"starttls": 587, "tls": 465, "none": 25}
+THREADS_MAX = 64  # with those that nobody waits for any more
+THREAD_NAME = "alert-mail"
 
 
 async def send_mail(channel: AlertChannel, content: Content) -> None:
     """Raises Undelivered, with what the server said but never a password."""
     mail = make_mail(channel, content)
     try:
-        await asyncio.to_thread(_send, channel, mail)
+        await _aside(lambda: _send(channel, mail))
     except smtplib.SMTPAuthenticationError as exc:
         raise Undelivered(f"the login was refused (SMTP {exc.smtp_code})") from None
     except smtplib.SMTPRecipientsRefused:
@@ -31,6 +41,31 @@ async def send_mail(channel: AlertChannel, content: Content) -> None:
         raise Undelivered(f"no TLS: {exc.reason or 'failed'}") from None
     except (smtplib.SMTPException, OSError) as exc:
         raise Unreachable(f"no connection ({type(exc).__name__})") from None
+
+
+async def _aside(work: Callable[[], None]) -> None:
+    """Raises what `work` raises. If this is cancelled, the thread goes on to its next limit, or to
+    the end of the process. Raises Unreachable if too many do so."""
+    if sum(thread.name == THREAD_NAME for thread in threading.enumerate()) >= THREADS_MAX:
+        raise Unreachable("too many mails before it hang")
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def settle(exc: Exception | None) -> None:
+        if not done.done():
+            done.set_result(None) if exc is None else done.set_exception(exc)
+
+    def run() -> None:
+        failure = None
+        try:
+            work()
+        except Exception as exc:
+            failure = exc
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, failure)
+
+    threading.Thread(target=run, name=THREAD_NAME, daemon=True).start()
+    await done
 
 
 def make_mail(channel: AlertChannel, content: Content) -> EmailMessage:

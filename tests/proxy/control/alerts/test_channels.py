@@ -1,9 +1,13 @@
 """What leaves for webhooks, Slack and mail, and what each failure is called."""
 
+import asyncio
+import contextlib
 import json
 import logging
 import re
+import socket
 import ssl
+import threading
 import time
 
 import httpx
@@ -257,3 +261,40 @@ async def test_nobody_there():
         gone = at(server)
     with pytest.raises(Unreachable, match="no connection"):
         await send(gone)
+
+
+@pytest.fixture
+def silent():
+    """A channel whose server accepts connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        yield AlertChannel(
+            "email", host="127.0.0.1", port=listener.getsockname()[1], security="none",
+            sender="tk@example.com", recipients=["a@example.com"],
+        )  # fmt: skip
+    for thread in threading.enumerate():
+        if thread.name == mail.THREAD_NAME:
+            thread.join(mail.TIMEOUT_S)
+
+
+def test_a_server_that_hangs_keeps_nobody_waiting(silent):
+    """Neither others who need a thread of the loop's pool, nor the end of the process."""
+
+    async def hanging():
+        sent = [asyncio.create_task(send(silent)) for _ in range(40)]  # more than a pool has
+        await asyncio.sleep(0)
+        await asyncio.to_thread(int)
+        assert not any(task.done() for task in sent)
+
+    asyncio.run(hanging())  # cancels them, then waits for the pool
+    assert sum(thread.name == mail.THREAD_NAME for thread in threading.enumerate()) == 40
+
+
+async def test_so_many_mails_may_hang(silent, monkeypatch):
+    monkeypatch.setattr(mail, "THREADS_MAX", 1)
+    hung = asyncio.create_task(send(silent))
+    await asyncio.sleep(0)
+    with pytest.raises(Unreachable, match="too many"):
+        await send(silent)
+    hung.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await hung
