@@ -1,9 +1,12 @@
-"""`GET .../models`: the provider's own list, without what the caller could not call.
+"""`GET .../models`, or where a dialect has it: the provider's own list, without what the caller
+could not call.
 
 What is dropped: models the key may not use, and those without a price. Everything else stays in
 the provider's bytes and order, so every dialect keeps its shape; a list of which nothing is
 dropped, and whatever is no such list, is passed on as it is.
 """
+
+import re
 
 import msgspec
 
@@ -11,18 +14,28 @@ from proxy.call import Call
 from proxy.client import Headers
 from proxy.decoding import decoder
 from proxy.forward import ReplyHead
+from proxy.providers.base import ListDialect
 from proxy.upstream import Exchange
 from proxy.watch import whole
 
-LISTS = (("data", "id"), ("models", "name"))  # OpenAI's and Anthropic's; Gemini's
+# Where most dialects have their lists: OpenAI's and Anthropic's; Gemini's.
+LISTS = (("/models", "data", "id"), ("/models", "models", "name"))
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_without_place = re.compile(r"\A(?:publishers/[^/]+/)?models/").sub  # Google's "models/NAME"
 _items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.encode
 
 
 def lists_models(call: Call) -> bool:
     """Whether the reply of a free route is such a list."""
-    return call.client.method == "GET" and call.path.endswith(b"/models")
+    return call.client.method == "GET" and bool(_lists(call))
+
+
+def _lists(call: Call) -> list[tuple[str, str]]:
+    """At this path: the lists a reply may have, and what names a model in them."""
+    own = call.dialect.model_lists if isinstance(call.dialect, ListDialect) else ()
+    path = call.path.decode("latin-1")
+    return [(field, name) for end, field, name in (*own, *LISTS) if path.endswith(end)]
 
 
 class ModelList:
@@ -52,7 +65,7 @@ def filtered(call: Call, body: bytes) -> bytes:
     """The list without what the caller could not call; the same object if nothing is dropped."""
     try:
         members = _members(body)
-        for field, name in LISTS:
+        for field, name in _lists(call):
             if field in members:
                 items = _items(members[field])
                 kept = [item for item in items if _callable(call, _members(item).get(name))]
@@ -72,7 +85,7 @@ def _callable(call: Call, name: msgspec.Raw | None) -> bool:
     assert principal is not None
     if name is None:
         return True
-    model = str(msgspec.json.decode(name)).removeprefix("models/")
+    model = _without_place("", str(msgspec.json.decode(name)))
     model = provider.models.get(model, model)
     if not principal.allows_model(model):
         return False

@@ -153,6 +153,13 @@ class CustomerDialect(Protocol):
     customer_fields: tuple[tuple[str, ...], ...]  # paths in the body; the first that is there
 
 
+@runtime_checkable
+class ListDialect(Protocol):
+    """What a dialect has besides where its list of models has a path or a shape of its own."""
+
+    model_lists: tuple[tuple[str, str, str], ...]  # end of the path, the list, a model's name
+
+
 @dataclass(slots=True)
 class Found:
     """What the request and reply of a watched route tell of something the provider keeps."""

@@ -47,6 +47,7 @@ class Ollama:
     name = "ollama"
     credential_header = "authorization"
     spent_status = 429
+    model_lists = (("/api/tags", "models", "model"), ("/api/ps", "models", "model"))
 
     def __init__(self, clamp_field: str = "") -> None:
         self._openai = OpenAI(clamp_field or "max_tokens", inner=True)

@@ -62,7 +62,11 @@ _ANTHROPIC_PREFIXES = (
     "/projects/p/locations/global/publishers/anthropic/models/m",
 )
 _COUNTING_MODEL = "count-tokens"  # what Anthropic's SDK calls to count: not a model, and free
-_EXAMPLES = (f"{_PROJECT}/publishers/google/models/m", f"{_PROJECT}/cachedContents/1")
+_EXAMPLES = (
+    f"{_PROJECT}/publishers/google/models/m",
+    "/v1beta1/publishers/google/models",
+    f"{_PROJECT}/cachedContents/1",
+)
 
 _parts_of = re.compile(
     r".*?(?:/locations/(?P<location>[^/]+))?/publishers/(?P<publisher>[^/]+)"
@@ -101,6 +105,7 @@ class Vertex:
     credential_header = "authorization"
     spent_status = 429
     customer_fields = Anthropic.customer_fields
+    model_lists = (("/models", "publisherModels", "name"),)
 
     def __init__(self, clamp_field: str = "") -> None:
         self._gemini = Gemini(clamp_field)

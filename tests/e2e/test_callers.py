@@ -94,6 +94,37 @@ def test_geminis_list_too(stage: Stage) -> None:
     assert answer.json() == {"models": [{"name": names[0]}], "nextPageToken": "n"}
 
 
+def test_vertexs_list_of_a_publishers_models(stage: Stage) -> None:
+    names = ("gemini-2.5-flash", "gemini-2.5-pro", "imagen-unheard-of")
+    items = [{"name": f"publishers/google/models/{name}", "versionId": "1"} for name in names]
+    stage.provider.reply(json_reply({"publisherModels": items, "nextPageToken": "n"}))
+    with stage.configured(providers=own(stage, "vertex", "vertex_ai")):
+        answer = stage.http.get(
+            "/vertex/v1beta1/publishers/google/models", headers=credential("", "tk-mini")
+        )
+    assert answer.json() == {"publisherModels": items[:1], "nextPageToken": "n"}
+    assert stage.provider.requests[0].path == "/v1beta1/publishers/google/models"
+
+
+@pytest.mark.parametrize("path", ["/api/tags", "/api/ps"])
+def test_ollamas_list(stage: Stage, path: str) -> None:
+    names = ("llama3:latest", "qwen3-mini", "qwen3:8b")
+    items = [{"name": name, "model": name, "size": 1} for name in names]
+    with stage.configured(providers=own(stage, "ollama", "free")):
+        answers = []
+        for key in (KEY, "tk-mini"):
+            stage.provider.reply(json_reply({"models": items}))
+            answers.append(stage.http.get(f"/ollama{path}", headers=credential("", key)).json())
+    assert answers == [{"models": items}, {"models": items[1:2]}]
+
+
+def own(stage: Stage, name: str, prices: str) -> dict[str, Any]:
+    """A provider under its own name."""
+    return {
+        name: {"base_url": stage.provider.url, "dialect": name, "api_key": "x"} | {"prices": prices}
+    }
+
+
 @pytest.mark.parametrize(
     ("status", "body"),
     [
