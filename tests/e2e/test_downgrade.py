@@ -8,12 +8,28 @@ from typing import Any
 
 import httpx
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 from tests.e2e.shapes import CHAT, CHAT_STREAM, GENERATE, Shape
 from tests.e2e.stage import Stage, error_of
 from tests.harness import KEY
+from tests.replay import Request, json_reply
 
-MAP = {"gpt-4o": "gpt-4o-mini", "gemini-2.5-pro": "gemini-2.5-flash", "o3": "no-such-model"}
+MAP = {
+    "gpt-4o": "gpt-4o-mini",
+    "gemini-2.5-pro": "gemini-2.5-flash",
+    "amazon.nova-pro-v1:0": "amazon.nova-lite-v1:0",
+    "gpt-5": "small",  # a deployment
+    "o3": "no-such-model",
+}
+AWS = {"region": "us-east-1", "access_key_id": "AKID", "secret_access_key": "secret"}
+VERTEX = "/v1/projects/p/locations/global/publishers/google/models"
+CONVERSE = {
+    "messages": [{"role": "user", "content": [{"text": "Who pays?"}]}],
+    "inferenceConfig": {"maxTokens": 2000},
+}
 ONLY_4O = sha256(b"tk-only-4o").hexdigest()
 TAG = "tollkeeper.downgraded_from"
 _keys = [
@@ -83,6 +99,73 @@ def test_the_model_in_geminis_path_is_exchanged(stage: Stage) -> None:
     stage.provider.reply(GENERATE.reply())
     again = stage.http.post(path, content=body, headers=stage.headers(GENERATE))
     assert_downgraded(again, "gemini-2.5-pro", "gemini-2.5-flash")
+
+
+@pytest.mark.parametrize(
+    ("asked", "got", "path", "sent", "body"),
+    [
+        (
+            "amazon.nova-pro-v1:0", "amazon.nova-lite-v1:0",
+            "/bedrock/model/amazon.nova-pro-v1%3A0/converse",
+            "/model/amazon.nova-lite-v1%3A0/converse", CONVERSE,
+        ),
+        (
+            "gemini-2.5-pro", "gemini-2.5-flash",
+            f"/vertex{VERTEX}/gemini-2.5-pro:generateContent?alt=json",
+            f"{VERTEX}/gemini-2.5-flash:generateContent?alt=json",
+            GENERATE.body | {"generationConfig": {"maxOutputTokens": 300}},
+        ),
+        (
+            "gpt-5", "gpt-5-nano",
+            "/azure/openai/deployments/big/chat/completions?api-version=2026-01-01",
+            "/openai/deployments/small/chat/completions?api-version=2026-01-01",
+            CHAT.body | {"max_completion_tokens": 400},
+        ),
+    ],
+    ids=["bedrock", "vertex", "azure"],
+)  # fmt: skip
+def test_the_model_in_a_clouds_path_is_exchanged(
+    stage: Stage, asked: str, got: str, path: str, sent: str, body: dict[str, Any]
+) -> None:
+    usage = {"inputTokens": 20, "outputTokens": 30, "totalTokens": 50}
+    bedrock = json_reply({"usage": usage})
+    replies = {"bedrock": bedrock, "vertex": GENERATE.reply(), "azure": CHAT.reply()}
+    name = path.split("/")[1]
+    stage.provider.reply(replies[name])
+    content = json.dumps(body).encode()
+    with stage.configured(providers=clouds(stage.provider.url)):
+        answer = stage.http.post(path, content=content, headers=stage.headers(CHAT))
+        assert_downgraded(answer, asked, got)
+        row = stage.row(answer)
+    assert (row["provider"], row["model"], row["tags"]) == (name, got, {TAG: asked})
+    (request,) = stage.provider.requests
+    assert (request.target, request.body) == (sent, content)
+    if name == "bedrock":
+        assert_signed(request)
+
+
+def clouds(url: str) -> dict[str, Any]:
+    own: dict[str, dict[str, Any]] = {
+        "bedrock": {"prices": "bedrock", "aws": AWS | {"service": "bedrock"}},
+        "vertex": {"prices": "vertex_ai", "api_key": "sk-vertex"},
+        "azure": {"prices": "azure", "api_key": "sk-azure"}
+        | {"models": {"big": "gpt-5", "small": "gpt-5-nano"}},
+    }
+    return {name: {"base_url": url, "dialect": name} | more for name, more in own.items()}
+
+
+def assert_signed(sent: Request) -> None:
+    """What the receiver computes over the request as it came, target and body, is what it says."""
+    said = sent.header("authorization") or ""
+    names = said.split("SignedHeaders=")[1].split(",")[0].split(";")
+    url = f"https://{sent.header('host')}{sent.target}"
+    headers = {name: sent.header(name) for name in names if name != "host"}
+    request = AWSRequest(method="POST", url=url, data=sent.body, headers=headers)
+    request.context["timestamp"] = sent.header("x-amz-date")
+    auth = SigV4Auth(Credentials("AKID", "secret"), "bedrock", "us-east-1")
+    canonical = auth.canonical_request(request)
+    signature = auth.signature(auth.string_to_sign(request, canonical), request)
+    assert said.endswith(f"Signature={signature}")
 
 
 @pytest.mark.parametrize(
