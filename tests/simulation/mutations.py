@@ -302,7 +302,7 @@ MUTATIONS = {
         "after a commit of unknown outcome rows are read without their locks",
         unlocked_reread,
         _TWO | {"calls": 32, "flush_ms": 20} | _faults("in_doubt"),
-        first_seed=25,
+        first_seed=43,
     ),
     "sqlite_normal": Mutation(
         "a commit does not survive a power cut, and segments it passed are deleted",
@@ -320,7 +320,7 @@ MUTATIONS = {
         _TWO
         | {"sync": "os", "calls": 40, "flush_ms": 400}
         | _faults("power_loss", "database_slow"),
-        first_seed=77,
+        first_seed=120,
     ),
     "forward_before_journal": Mutation(
         "a request is forwarded before its hold is appended",
@@ -358,7 +358,7 @@ MUTATIONS = {
         "a lease in doubt commits after its epoch was closed",
         lease_after_close,
         _ONE | _faults("in_doubt", "kill_control", "kill_host"),
-        first_seed=4,
+        first_seed=57,
     ),
     "no_tickets": Mutation(
         "near the end everybody leases and hands back at once, in no order",
